@@ -1,0 +1,149 @@
+"""A training recipe: one YAML file that says everything about one task. Knows no model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from cascade.config import Guarantee, Strict, read_yaml
+from cascade.errors import RecipeError
+from cascade.prompts import MOST_LABELS
+from cascade.tasks import Example, Kind, Task, Window
+
+REFUSED_KINDS = {
+    "rank": "graded labels need a ranking certificate, which does not exist yet",
+    "chat": "free text has no closed set of labels to agree on",
+    "multilabel": "several labels for one text have no single answer to agree on",
+}
+
+
+class TextColumn(Strict, frozen=True):
+    """Which column holds the text, and how much of it belongs to the task."""
+
+    column: str
+    head_tokens: int | None = None
+
+
+class Source(Strict, frozen=True):
+    """Where the texts are: a CSV, TSV or Parquet file, or a data set of ``data/fetch.yaml``.
+
+    gold : a column with human labels; only ever reported beside the agreement, never trained on.
+    """
+
+    table: str
+    text: str | TextColumn
+    gold: str | None = None
+    limit: int | None = None
+
+    @property
+    def column(self) -> TextColumn:
+        """The text column, however it was written."""
+        return TextColumn(self.text) if isinstance(self.text, str) else self.text
+
+
+class Labels(Strict, frozen=True):
+    """How many teacher labels to buy for each purpose."""
+
+    train: int = 400
+    certify: int = 300
+    evaluate: int = 300
+
+
+class SolvedExample(Strict, frozen=True):
+    """A few-shot example."""
+
+    text: str
+    label: str
+
+
+class Recipe(Strict, frozen=True):
+    """One task, its texts and the guarantee it must hold."""
+
+    name: str
+    kind: str
+    prompt: str
+    source: Source
+    labels: tuple[str, ...] = ()
+    examples: tuple[SolvedExample, ...] = ()
+    teacher: str = "large"
+    embedder: str = "minilm-int8"
+    guarantee: Guarantee = Guarantee()
+    buy: Labels = Labels()
+    expected_requests: int = 1_000_000
+    allow_missed: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind in REFUSED_KINDS:
+            raise ValueError(f"kind {self.kind} is refused: {REFUSED_KINDS[self.kind]}")
+        if self.kind not in ("filter", "classify"):
+            raise ValueError(f"kind {self.kind!r} is none of filter, classify")
+        if not self.name.replace("-", "").isalnum() or self.name != self.name.lower():
+            raise ValueError(f"name {self.name!r}: use lower-case letters, digits and hyphens")
+        if not self.prompt.strip():
+            raise ValueError("prompt is empty")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        labels = self.task_labels
+        twice = [label for label, n in Counter(map(str.casefold, labels)).items() if n > 1]
+        if twice:
+            raise ValueError(f"labels occur twice: {', '.join(twice)}")
+        if not 2 <= len(labels) <= MOST_LABELS:
+            raise ValueError(f"{len(labels)} labels: a task has 2 to {MOST_LABELS}")
+        if self.kind == "filter" and len(labels) != 2:
+            raise ValueError("a filter has exactly two labels, the positive one first")
+        unknown = {example.label for example in self.examples} - set(labels)
+        if unknown:
+            raise ValueError(f"examples use unknown labels: {', '.join(sorted(unknown))}")
+
+    @property
+    def task_labels(self) -> tuple[str, ...]:
+        """The labels; a filter's default to yes and no."""
+        return self.labels or (("yes", "no") if self.kind == "filter" else ())
+
+    @property
+    def task(self) -> Task:
+        """The question without its data."""
+        kind: Kind = "filter" if self.kind == "filter" else "classify"
+        return Task(
+            name=self.name,
+            kind=kind,
+            instruction=self.prompt.strip(),
+            labels=self.task_labels,
+            examples=tuple(Example(one.text, one.label) for one in self.examples),
+            window=Window(self.source.column.head_tokens),
+        )
+
+
+def load_recipe(path: Path, environment: Mapping[str, str] = os.environ) -> Recipe:
+    """Read one recipe.
+
+    Raises
+    ------
+    RecipeError
+        The file is missing, malformed, or asks for something that cannot be.
+    """
+    try:
+        return read_yaml(path, Recipe, environment)
+    except ValueError as exc:
+        raise RecipeError(f"{path}: {exc}") from exc
+
+
+def load_recipes(folder: Path) -> dict[str, Recipe]:
+    """Every recipe of a folder by its name.
+
+    Raises
+    ------
+    RecipeError
+        One of them is wrong, or two have the same name.
+    """
+    recipes: dict[str, Recipe] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        recipe = load_recipe(path)
+        if recipe.name in recipes:
+            raise RecipeError(f"{path}: another recipe is already called {recipe.name}")
+        recipes[recipe.name] = recipe
+    return recipes

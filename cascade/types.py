@@ -1,0 +1,174 @@
+"""The nouns that every part shares. Knows nothing of HTTP, models, files or time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Message = Mapping[str, Any]
+"""One chat message in OpenAI's shape: ``{"role": ..., "content": ...}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What somebody asked: a conversation and a name for it.
+
+    ``extra`` holds request fields that only a language model understands (tools, stop, seed, ...).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_text(cls, text: str, id: str | None = None) -> Query:
+        """A one-turn query. The id defaults to the text's sha256, so equal texts are equal.
+
+        >>> Query.from_text("good").text
+        'good'
+        """
+        name = id or hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cls(name, ({"role": "user", "content": text},))
+
+    @property
+    def text(self) -> str | None:
+        """The text of a plain one-turn query; None for anything else."""
+        if len(self.messages) != 1:
+            return None
+        content = self.messages[0].get("content")
+        return content if isinstance(content, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost. Adds with ``+``; ``prompt_tokens`` includes ``cached_tokens``.
+
+    >>> (Usage(prompt_tokens=10, dollars=0.5) + Usage(prompt_tokens=5)).prompt_tokens
+    15
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    dollars: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.seconds + other.seconds,
+            self.dollars + other.dollars,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens."""
+
+    input: float = 0.0
+    cached_input: float = 0.0
+    output: float = 0.0
+
+    def dollars(self, usage: Usage) -> float:
+        """What ``usage`` costs.
+
+        >>> Price(input=1.0, cached_input=0.1, output=2.0).dollars(Usage(1_000_000, 500_000, 0))
+        0.55
+        """
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        cached, output = usage.cached_tokens, usage.output_tokens
+        total = self.input * fresh + self.cached_input * cached + self.output * output
+        return total / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one tier said.
+
+    confidence : calibrated P(the teacher would say the same), in [0, 1].
+    scores : the tier's own probability of each label, in the task's label order; may be empty.
+    """
+
+    tier: str
+    text: str
+    confidence: float
+    usage: Usage = Usage()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """A tier that would not or could not answer, and the reason code that says why."""
+
+    tier: str
+    reason: str
+    usage: Usage = Usage()
+    detail: str = ""
+
+
+Reply = Answer | Abstention
+Trail = tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Move: ask this tier next."""
+
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Move: this answer is the one."""
+
+    answer: Answer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Move: no tier can answer; the caller gets an error with this reason."""
+
+    reason: str
+    detail: str = ""
+
+
+Move = Ask | Accept | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a query ended. ``answer`` is None when every tier that was asked abstained."""
+
+    query: Query
+    answer: Answer | None
+    trail: Trail
+    reason: str
+    detail: str = ""
+
+    @property
+    def usage(self) -> Usage:
+        """Everything spent on this query, the tiers that were not accepted included."""
+        return sum((reply.usage for reply in self.trail), Usage())
+
+
+class Tier(Protocol):
+    """Whoever answers queries: proxy, small LLM, large LLM, teacher, judge.
+
+    ``answer`` returns one reply a query, in order. It never raises for a single bad query: that
+    one gets an ``Abstention``. Batch first; online is a batch of one.
+    """
+
+    name: str
+
+    async def answer(self, queries: list[Query]) -> list[Reply]: ...
+
+
+class Policy(Protocol):
+    """Decide the next move. Pure: no I/O, no clock, no hidden randomness."""
+
+    def decide(self, query: Query, trail: Trail) -> Move: ...
