@@ -1,0 +1,44 @@
+# The words that CI and people share. Everything happens in .venv; nothing is installed elsewhere.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup check test test-quick demo train serve bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[train,embedded,postgres,dev]'
+	touch $(READY)
+
+check: setup  ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup  ## the whole suite on the real embedded engine
+	$(BIN)/cascade models pull
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-quick: setup  ## without engines and statistics
+	$(BIN)/python -m pytest -m "not slow" -x -q
+
+demo: setup  ## distil, certify, promote and serve a proxy on real reviews
+	$(BIN)/python data/fetch.py reviews
+	$(BIN)/cascade demo
+
+train: setup  ## make train RECIPE=training/recipes/spam.yaml
+	$(BIN)/cascade train $(RECIPE) --promote
+
+serve: setup
+	$(BIN)/cascade serve --config serving/gateway.yaml
+
+bench: setup  ## every figure the README and the lab log quote
+	$(BIN)/python serving/bench/embedding.py
+	$(BIN)/python training/experiments/mix.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

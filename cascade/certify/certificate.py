@@ -1,0 +1,166 @@
+"""A certificate: a claim, and all the evidence for it. Knows how to seal, store and check one.
+
+Whoever holds the file can win the claim again offline: ``verify`` replays the evidence draw by
+draw and compares. The digest catches accidents and careless edits; it is no signature. Somebody
+who rewrites the draws themselves and seals again has forged the evidence, and only the label store
+can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import msgspec
+import numpy as np
+
+from cascade.certify.claim import Claim, Conditional
+from cascade.certify.stream import StreamEvidence
+from cascade.certify.table import TableEvidence
+from cascade.errors import CertificateError, UsageError
+
+STREAM = "stream"
+"""``valid_for`` of a certificate for future requests."""
+
+TOLERANCE = 1e-9  # relative, of replayed figures: libm differs in the last digits
+
+
+def table(digest: str) -> str:
+    """``valid_for`` of a certificate for the one table whose sha256 is ``digest``.
+
+    >>> table("ab12")
+    'table:ab12'
+    """
+    return f"table:{digest}"
+
+
+Evidence = StreamEvidence | TableEvidence
+
+
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """With probability at least 1 - delta, the final answers agree with the teacher's this often.
+
+    target, delta : what was asked for.
+    thresholds : tier -> least calibrated P(agree) at which it may answer below the teacher.
+    share : predicted share answered below the teacher; no claim.
+    n : draws (stream) or rows (table).
+    labels : teacher answers bought by the audit.
+    bound : lower bound of the agreement over *all* rows, the teacher's own included.
+    conditional : the agreement among the rows answered below the teacher.
+    method : the theorem, in words.
+    valid_for : ``stream`` or ``table:<sha256>``; never use one for the other.
+    evidence : the draws, the rungs and what each rung's wealth came to.
+    digest : sha256 over the canonical JSON of all the rest.
+    """
+
+    target: float
+    delta: float
+    thresholds: dict[str, float]
+    share: float
+    n: int
+    labels: int
+    bound: float
+    conditional: Conditional
+    method: str
+    valid_for: str
+    evidence: Evidence
+    digest: str = ""
+
+
+CLAIMS = tuple(set(Certificate.__struct_fields__) - {"evidence", "digest"})
+
+
+def seal(evidence: Evidence, valid_for: str) -> Certificate:
+    """Win the claim from the evidence and write it down.
+
+    Raises
+    ------
+    CertificateError : the evidence proves nothing, or something of the other kind.
+    """
+    return _write(evidence, evidence.replay().claim(), valid_for)
+
+
+def verify(certificate: Certificate) -> None:
+    """Check the digest, replay the evidence, compare every claim and every rung's wealth.
+
+    Raises
+    ------
+    CertificateError : anything does not match; the message names it.
+    """
+    if certificate.digest != _digest(certificate):
+        raise CertificateError("the digest does not match: the certificate was changed")
+    audit = certificate.evidence.replay()
+    won = _write(certificate.evidence, audit.claim(), certificate.valid_for)
+    for name in CLAIMS:
+        if not _same(getattr(certificate, name), getattr(won, name)):
+            raise CertificateError(f"the evidence does not prove the {name} that is claimed")
+    if not _same(certificate.evidence.log_wealths, audit.highest.tolist()):
+        raise CertificateError("the replayed e-values differ from the recorded ones")
+
+
+def _write(evidence: Evidence, claim: Claim, valid_for: str) -> Certificate:
+    kind = STREAM if isinstance(evidence, StreamEvidence) else table("")
+    if not valid_for.startswith(kind) or valid_for == table(""):
+        raise CertificateError(f"this evidence proves {kind}..., not {valid_for!r}")
+    unsigned = Certificate(
+        target=claim.guarantee.target,
+        delta=claim.guarantee.delta,
+        thresholds=claim.rung.thresholds,
+        share=claim.rung.share,
+        n=claim.n,
+        labels=claim.labels,
+        bound=claim.bound,
+        conditional=claim.conditional,
+        method=claim.method,
+        valid_for=valid_for,
+        evidence=evidence,
+    )
+    return msgspec.structs.replace(unsigned, digest=_digest(unsigned))
+
+
+def require(certificate: Certificate, valid_for: str) -> None:
+    """Refuse a certificate that was won for something else.
+
+    Raises
+    ------
+    CertificateError : ``valid_for`` differs.
+    """
+    if certificate.valid_for != valid_for:
+        raise CertificateError(
+            f"this certificate is valid for {certificate.valid_for}, not for {valid_for}: "
+            "certify the policy where it is to be used"
+        )
+
+
+def to_json(certificate: Certificate) -> bytes:
+    """Canonical JSON: keys sorted, so equal certificates are equal bytes."""
+    return msgspec.json.encode(certificate, order="sorted")
+
+
+def from_json(data: bytes | str) -> Certificate:
+    """Read a certificate strictly; checks its form, not its claim (that is ``verify``).
+
+    Raises
+    ------
+    CertificateError : not JSON, an unknown or missing field, a wrong type.
+    """
+    try:
+        return msgspec.json.decode(data, type=Certificate)
+    except (msgspec.DecodeError, ValueError, UsageError) as error:
+        raise CertificateError(f"not a certificate: {error}") from error
+
+
+def _digest(certificate: Certificate) -> str:
+    unsigned = msgspec.structs.replace(certificate, digest="")
+    return hashlib.sha256(to_json(unsigned)).hexdigest()
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal, floats to ``TOLERANCE``."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+    if isinstance(one, Conditional) and isinstance(other, Conditional):
+        return _same(list(msgspec.structs.astuple(one)), list(msgspec.structs.astuple(other)))
+    return one == other

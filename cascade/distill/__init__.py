@@ -1,0 +1,1 @@
+"""From texts to a certified proxy: read, sample, label, fit, calibrate, export."""

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway: a raw ASGI hot path, FastAPI only for the admin pages."""

@@ -1,0 +1,187 @@
+"""The admin pages: what is served and why, past decisions, and the switches.
+
+FastAPI, because nobody is in a hurry here. Whoever reaches it has shown the admin key; its own
+documentation is at ``/admin/docs``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Body, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from cascade.errors import CascadeError, RegistryError
+from cascade.gateway.lanes import Lane
+from cascade.gateway.refusals import Refusal, bad_request, refusal_of
+from cascade.gateway.services import Running, Services
+from cascade.registry import CHAMPION
+
+MOST_DECISIONS = 1000
+
+Name = Annotated[str, Body(embed=True)]
+Why = Annotated[str, Body(embed=True, max_length=500)]
+
+
+def create_admin(services: Services, running: Running) -> FastAPI:
+    """The application behind ``/admin``."""
+    app = FastAPI(
+        title="Cascade admin",
+        docs_url="/admin/docs",
+        redoc_url=None,
+        openapi_url="/admin/openapi.json",
+    )
+    _shape_errors(app)
+    _add_views(app, services, running)
+    _add_switches(app, services)
+    return app
+
+
+def _add_views(app: FastAPI, services: Services, running: Running) -> None:
+    @app.get("/admin/status")
+    async def status() -> dict[str, Any]:
+        """Every task: which champion, in use or not, and why not."""
+        await running.ready()
+        problems = services.follower.problems() if services.follower else {}
+        names = services.lanes.names()
+        return {
+            "off": services.lanes.off,
+            "tiers": running.answering,
+            "tasks": {name: _task_status(services, name, problems.get(name)) for name in names},
+        }
+
+    @app.get("/admin/certificates")
+    def certificates() -> dict[str, Any]:
+        """The certificate of every champion in use."""
+        lanes = {name: services.lanes.get(name) for name in services.lanes.names()}
+        return {name: _certificate(lane) for name, lane in lanes.items() if lane}
+
+    @app.get("/admin/decisions")
+    def decisions(
+        limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100, task: str | None = None
+    ) -> list[Any]:
+        """The newest decisions."""
+        found = _store(services).recent(limit, task)
+        return [msgspec.to_builtins(one) for one in found]
+
+    @app.get("/admin/decisions/{id}")
+    def decision(id: str) -> Any:
+        """One decision by its ``x-cascade-decision-id``; it may take a second to appear."""
+        found = _store(services).get(id)
+        if found is None:
+            raise Refusal(404, "decision_not_found", f"there is no decision {id[:100]!r}")
+        return msgspec.to_builtins(found)
+
+
+def _add_switches(app: FastAPI, services: Services) -> None:
+    lanes = services.lanes
+
+    @app.post("/admin/promote")
+    def promote(task: Name, version: Name) -> dict[str, Any]:
+        """Make a registered version the champion, and serve it."""
+        _known(services, task)
+        if services.registry is None or services.follower is None:
+            raise Refusal(409, "no_registry", "this gateway follows no registry")
+        services.registry.promote(task, version, CHAMPION)
+        services.follower.poll()
+        return _task_status(services, task, services.follower.problems().get(task))
+
+    @app.post("/admin/demote")
+    def demote(task: Name, why: Why = "by an operator") -> dict[str, Any]:
+        """From now on the teacher answers, until another version comes or it is reinstated."""
+        _known(services, task)
+        if services.lanes.installed(task).version is None:
+            raise Refusal(409, "no_champion", f"task {task} has no champion to demote")
+        lanes.demote(task, why)
+        return _task_status(services, task, None)
+
+    @app.post("/admin/reinstate")
+    def reinstate(task: Name) -> dict[str, Any]:
+        """Undo ``demote``. An alarm of the monitor comes again: that needs a new certificate."""
+        _known(services, task)
+        lanes.reinstate(task)
+        return _task_status(services, task, None)
+
+    @app.post("/admin/off")
+    def off(why: Why = "by an operator") -> dict[str, Any]:
+        """The teacher answers every task."""
+        lanes.switch_off(why)
+        return {"off": lanes.off}
+
+    @app.post("/admin/on")
+    def on() -> dict[str, Any]:
+        """Undo ``off``."""
+        lanes.switch_on()
+        return {"off": lanes.off}
+
+
+def _task_status(services: Services, task: str, problem: str | None) -> dict[str, Any]:
+    lane = _known(services, task)
+    watch = services.auditor.watch(lane)
+    monitor = watch.monitor if watch else None
+    return {
+        "version": lane.version,
+        "in_use": lane.version is not None and not lane.reason,
+        "reason": lane.reason,
+        "detail": lane.detail,
+        "problem": problem,
+        "tiers": dict(lane.models),
+        "requests": monitor.requests if monitor else 0,
+        "audits": monitor.audits if monitor else 0,
+        "evidence_of_harm": monitor.evidence if monitor else None,
+    }
+
+
+def _certificate(lane: Lane) -> Any:
+    """The claim without its evidence, which is long and is in the artifact."""
+    if lane.certificate is None:
+        return None
+    claim = msgspec.to_builtins(lane.certificate)
+    del claim["evidence"]
+    return claim
+
+
+def _known(services: Services, task: str) -> Lane:
+    lane = services.lanes.get(task)
+    if lane is None:
+        known = ", ".join(services.lanes.names())
+        message = f"there is no task {task[:100]!r}; there are: {known}"
+        raise Refusal(404, "model_not_found", message, param="task")
+    return lane
+
+
+def _store(services: Services) -> Any:
+    if services.decisions is None:
+        raise Refusal(404, "no_store", "this gateway keeps no decisions")
+    return services.decisions
+
+
+def _shape_errors(app: FastAPI) -> None:
+    """Errors in OpenAI's shape here too."""
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return _error(error)
+
+    @app.exception_handler(CascadeError)
+    async def failed(request: Request, error: CascadeError) -> Response:
+        conflict = isinstance(error, RegistryError)
+        return _error(Refusal(409, "registry", str(error)) if conflict else refusal_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _error(bad_request(f"{where}: {first['msg']}", param=where))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+        return _error(Refusal(error.status_code, code, str(error.detail)))
+
+
+def _error(refusal: Refusal) -> Response:
+    return JSONResponse(msgspec.json.decode(refusal.body), refusal.status)

@@ -1,0 +1,178 @@
+"""What Prometheus sees: counters and clocks. Decides nothing.
+
+The registry is the gateway's own, so that two gateways can live in one process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from cascade.types import Abstention, Decision, Query, Reply, Tier, Usage
+
+FAST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+SLOW = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+ANY_REPLICA = ""
+"""The replicas of an endpoint are its own affair; an empty label is none to Prometheus."""
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
+
+class Family(Generic[Metric]):
+    """A metric with its children kept by label values: ``labels()`` costs more than ``inc()``."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric: Metric = metric
+        self._children: dict[tuple[str, ...], Metric] = {}
+
+    def of(self, *labels: str) -> Metric:
+        """The child with these label values, in the order they were declared."""
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Metrics:
+    """Every metric of the gateway, by its name without ``cascade_``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Answers", "task", "tier", "reason")
+        self.errors = self._counter("errors", "Error answers", "status", "code")
+        self.request_seconds = self._histogram(
+            "request_seconds", "Arrival to whole answer", SLOW, "task"
+        )
+        self.overhead_seconds = self._histogram(
+            "overhead_seconds", "Time of an answer spent outside the tiers", FAST, "task"
+        )
+        self.tier_seconds = self._histogram("tier_seconds", "Time inside a tier", SLOW, "tier")
+        self.first_token_seconds = self._histogram(
+            "time_to_first_token_seconds", "Streams: arrival to first event", SLOW, *REPLICA
+        )
+        self.inter_token_seconds = self._histogram(
+            "inter_token_seconds", "Streams: between two events", FAST, *REPLICA
+        )
+        self.audits = self._counter("audit", "Answers checked with the teacher", "task", "agreed")
+        self.agreement_lower_bound = self._gauge(
+            "agreement_lower_bound", "Over all requests, valid at any time", "task"
+        )
+        self.conditional_agreement = self._gauge(
+            "conditional_agreement", "Among answers below the teacher, estimated", "task"
+        )
+        self.dollars = self._counter("dollars", "Spent", "task", "tier")
+        self.saved_dollars = self._counter(
+            "saved_dollars", "Teacher's mean price less the own, for answers below it", "task"
+        )
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens", "cached")
+        self.inflight = self._gauge("inflight", "Queries inside a tier", *REPLICA)
+        self.dropped = self._counter("dropped", "Records lost to a full queue", "what")
+        self._teacher_price: dict[str, Mean] = defaultdict(Mean)
+
+    def page(self) -> bytes:
+        """The text that ``/metrics`` answers."""
+        return generate_latest(self.registry)
+
+    def count_decision(self, task: str, decision: Decision, teacher: str) -> None:
+        """An answer or a failure of a typed task, and what every tier on its way cost."""
+        tier = decision.answer.tier if decision.answer else ""
+        self.requests.of(task, tier, decision.reason).inc()
+        for reply in decision.trail:
+            self.count_spending(task, reply.tier, reply.usage)
+            if reply.tier == teacher and not isinstance(reply, Abstention):
+                self._teacher_price[task].add(reply.usage.dollars)
+        if decision.answer and tier != teacher:
+            saved = self._teacher_price[task].value - decision.usage.dollars
+            self.saved_dollars.of(task).inc(max(saved, 0.0))
+
+    def count_spending(self, task: str, tier: str, usage: Usage) -> None:
+        """Dollars and prompt tokens of one reply."""
+        self.dollars.of(task, tier).inc(usage.dollars)
+        self.prompt_tokens.of("true").inc(usage.cached_tokens)
+        self.prompt_tokens.of("false").inc(usage.prompt_tokens - usage.cached_tokens)
+
+    @contextmanager
+    def inside(self, tier: str, queries: int = 1) -> Iterator[None]:
+        """Time and count what is inside a tier."""
+        inflight = self.inflight.of(tier, ANY_REPLICA)
+        inflight.inc(queries)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            inflight.dec(queries)
+            self.tier_seconds.of(tier).observe(time.perf_counter() - started)
+
+    async def timed(
+        self, tier: str, started: float, events: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """Pass a stream on and measure its rhythm; ``started`` is of ``time.perf_counter``."""
+        last, clock = started, self.first_token_seconds.of(tier, ANY_REPLICA)
+        async with aclosing(events):
+            async for event in events:
+                now = time.perf_counter()
+                clock.observe(now - last)
+                last, clock = now, self.inter_token_seconds.of(tier, ANY_REPLICA)
+                yield event
+
+    def _counter(self, name: str, help: str, *labels: str) -> Family[Counter]:
+        return Family(Counter(f"cascade_{name}", help, labels, registry=self.registry))
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Family[Gauge]:
+        return Family(Gauge(f"cascade_{name}", help, labels, registry=self.registry))
+
+    def _histogram(
+        self, name: str, help: str, buckets: tuple[float, ...], *labels: str
+    ) -> Family[Histogram]:
+        name = f"cascade_{name}"
+        return Family(Histogram(name, help, labels, registry=self.registry, buckets=buckets))
+
+
+REPLICA = ("tier", "replica")
+
+
+class Mean:
+    """A running mean; 0 before the first value."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._n = 0
+
+    def add(self, value: float) -> None:
+        """Take one more value in."""
+        self._n += 1
+        self.value += (value - self.value) / self._n
+
+
+class Observed:
+    """A tier that is watched: the same answers, and everybody knows how long they took."""
+
+    def __init__(self, tier: Tier, metrics: Metrics) -> None:
+        self.name = tier.name
+        self._tier = tier
+        self._metrics = metrics
+
+    async def answer(self, queries: list[Query]) -> list[Reply]:
+        """What the watched tier answers; where it did not say how long, with the time it took."""
+        started = time.perf_counter()
+        with self._metrics.inside(self.name, len(queries)):
+            replies = await self._tier.answer(queries)
+        seconds = time.perf_counter() - started
+        return [_clocked(reply, seconds) for reply in replies]
+
+
+def _clocked(reply: Reply, seconds: float) -> Reply:
+    if reply.usage.seconds:
+        return reply
+    return replace(reply, usage=replace(reply.usage, seconds=seconds))
+
+
+def observed(tiers: Mapping[str, Tier], metrics: Metrics) -> dict[str, Tier]:
+    """Every tier, watched."""
+    return {name: Observed(tier, metrics) for name, tier in tiers.items()}

@@ -1,0 +1,127 @@
+"""Everything a gateway is made of, built elsewhere and handed in; how to start and stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cascade.config import Listen
+from cascade.errors import CascadeError
+from cascade.gateway.audit import Auditor
+from cascade.gateway.books import Books
+from cascade.gateway.decisions import Outbox
+from cascade.gateway.keys import Keys
+from cascade.gateway.lanes import Lanes
+from cascade.gateway.observe import Metrics
+from cascade.gateway.passthrough import NamedModel
+from cascade.registry import Registry
+from cascade.store import DecisionStore
+
+logger = logging.getLogger(__name__)
+
+READY_SECONDS = 2.0
+"""How long an engine may take to say that it is there, and how long its word is good."""
+
+
+class Follower(Protocol):
+    """Keeps the lanes up with the registry; ``gateway.champions.Champions`` is one."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def poll(self) -> None:
+        """Look now, and return when what was found is in place."""
+        ...
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with each task's champion, in words."""
+        ...
+
+
+@dataclass
+class Services:
+    """One gateway's parts.
+
+    models : LLM tiers, cheapest first. decisions, registry, follower : None where there is none.
+    """
+
+    lanes: Lanes
+    models: Sequence[NamedModel]
+    metrics: Metrics
+    outbox: Outbox
+    auditor: Auditor
+    keys: Keys = field(default_factory=lambda: Keys([]))
+    admin_keys: Keys = field(default_factory=lambda: Keys([]))
+    listen: Listen = Listen()
+    decisions: DecisionStore | None = None
+    registry: Registry | None = None
+    follower: Follower | None = None
+
+    @property
+    def books(self) -> Books:
+        """Where answers are entered."""
+        return Books(self.metrics, self.outbox, self.auditor)
+
+
+class Running:
+    """A gateway's background work, and whether it can answer.
+
+    Start and stop belong to the event loop that serves.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._tasks: list[asyncio.Task[None]] = []
+        self._checked_at = float("-inf")
+        self._answers: dict[str, bool] = {}
+        self._checking = asyncio.Lock()
+        self.draining = False
+
+    async def start(self) -> None:
+        """Begin to write, to audit and to follow."""
+        for job in (self._services.outbox.run, self._services.auditor.run):
+            self._tasks.append(asyncio.create_task(job()))
+        if self._services.follower is not None:
+            await asyncio.to_thread(self._services.follower.start)
+
+    async def stop(self) -> None:
+        """Requests have ended: finish the audits, write every record, let go of everything."""
+        self.draining = True
+        services, seconds = self._services, self._services.listen.drain_seconds / 2
+        if services.follower is not None:
+            await asyncio.to_thread(services.follower.stop)
+        await services.auditor.drain(seconds)
+        await services.outbox.drain(seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for model in services.models:
+            await model.upstream.close()
+
+    async def ready(self) -> bool:
+        """Whether an LLM tier answers; asked at most every ``READY_SECONDS``."""
+        loop = asyncio.get_running_loop()
+        async with self._checking:
+            if loop.time() - self._checked_at >= READY_SECONDS:
+                tiers = [model.tier for model in self._services.models]
+                found = await asyncio.gather(*(_answers(m) for m in self._services.models))
+                self._answers = dict(zip(tiers, found, strict=True))
+                self._checked_at = loop.time()
+        return not self.draining and any(self._answers.values())
+
+    @property
+    def answering(self) -> dict[str, bool]:
+        """Which LLM tiers answered when they were last asked."""
+        return dict(self._answers)
+
+
+async def _answers(model: NamedModel) -> bool:
+    try:
+        await asyncio.wait_for(model.upstream.models(), READY_SECONDS)
+    except (CascadeError, TimeoutError):
+        return False
+    return True

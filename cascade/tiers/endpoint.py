@@ -1,0 +1,259 @@
+"""One OpenAI-compatible endpoint, with one or more replicas. Knows HTTP; knows no task, no label.
+
+A request is tried on every replica, and again with full jitter (Brooker, "Exponential backoff and
+jitter", AWS 2015), until one deadline for all of it. Errors never carry the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+import numpy as np
+import orjson
+from yarl import URL
+
+from cascade.errors import ConfigError, TierRejected, TierUnavailable
+from cascade.tiers.replicas import Replicas
+from cascade.tiers.responses import (
+    LARGEST_BODY_BYTES,
+    Setback,
+    read_completion,
+    read_models,
+    refusal,
+)
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 4.0
+"""How long an unused connection is kept: less than the 5 s of uvicorn and llama.cpp, or we would
+now and then write into a connection that the server is closing."""
+
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 8.0
+
+
+Received = TypeVar("Received")
+Receive = Callable[[aiohttp.ClientResponse], Awaitable[Received]]
+
+
+class Endpoint:
+    """Ask one model. Belongs to the event loop it is first used in; close it there.
+
+    Parameters
+    ----------
+    base_urls : replicas of the same model, each ending in ``/v1``.
+    timeout_seconds : deadline of one request, all attempts and pauses included. Waiting for a
+        free connection comes before it, so a long batch does not time out in its own queue.
+    attempts : requests sent at most for one answer, but at least one to every replica.
+    concurrency : requests under way at the same time; also the size of the connection pool.
+    rng : source of the jitter. By default from the operating system's entropy: processes that
+        were started together must not retry together.
+
+    Raises
+    ------
+    ConfigError
+        No replica, an address that is not plain http(s), or a key no header can carry.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_urls: Sequence[str],
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 60.0,
+        attempts: int = 3,
+        concurrency: int = 4,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.model = model
+        self.concurrency = concurrency
+        self._replicas = Replicas([_checked_url(url) for url in base_urls])
+        if not self._replicas.urls:
+            raise ConfigError(f"model {model} has no address: give at least one base URL")
+        self._api_key = _checked_key(api_key)
+        self._timeout_seconds = timeout_seconds
+        self._attempts = max(attempts, len(self._replicas.urls))
+        self._rng = rng or np.random.default_rng()
+        self._free = asyncio.Semaphore(concurrency)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection. The endpoint may be used again afterwards."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One chat completion. ``model`` and ``stream`` of the body are replaced.
+
+        Raises
+        ------
+        TierUnavailable
+            Nothing usable before the deadline: refused, hung, 429, 5xx, or not JSON.
+        TierRejected
+            The endpoint says that the request is wrong; ``status`` is its HTTP status.
+        """
+        payload = self._payload(body, stream=False)
+        async with self._free:
+            return await self._attempt_all("POST", "/chat/completions", payload, read_completion)
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """The raw bytes of a streamed completion (SSE), as they arrive.
+
+        Another replica may be asked until one answers 200, none after that. Use it inside
+        ``contextlib.aclosing``: leaving early closes the connection, and the engine stops.
+
+        Raises
+        ------
+        TierUnavailable, TierRejected
+            As ``chat``; TierUnavailable also when the stream breaks off or stalls.
+        """
+        payload = self._payload(body, stream=True)
+        async with self._free:
+            response = await self._attempt_all("POST", "/chat/completions", payload, _keep_open)
+            try:
+                while chunk := await self._next_chunk(response):
+                    yield chunk
+            finally:
+                response.close()
+
+    async def models(self) -> list[str]:
+        """Ids of the models the endpoint serves.
+
+        Raises
+        ------
+        TierUnavailable, TierRejected
+            As ``chat``.
+        """
+        return await self._attempt_all("GET", "/models", None, read_models)
+
+    def _payload(self, body: Mapping[str, Any], *, stream: bool) -> bytes:
+        try:
+            payload = orjson.dumps({**body, "model": self.model, "stream": stream})
+        except TypeError as exc:  # half of a surrogate pair is not text in any encoding
+            raise TierRejected(f"the request is not valid JSON text: {exc}", 400) from exc
+        if len(payload) > LARGEST_BODY_BYTES:
+            raise TierRejected(f"the request has {len(payload)} bytes; shorten the text", 413)
+        return payload
+
+    async def _attempt_all(
+        self, method: str, path: str, payload: bytes | None, receive: Receive[Received]
+    ) -> Received:
+        """Try replica after replica, then all of them again, until the deadline."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        urls = self._replicas.order(loop.time())
+        for attempt in range(self._attempts):
+            url = urls[attempt % len(urls)]
+            untried = len(urls) - 1 - attempt
+            try:
+                async with asyncio.timeout_at(_patience(loop.time(), deadline, untried)):
+                    received = await self._attempt(method, url + path, payload, receive)
+                self._replicas.answered(url)
+                return received
+            except Setback as exc:
+                setback = exc
+            except TimeoutError:
+                setback = Setback(f"{url}: no answer in time")
+            logger.info("%s: attempt %d failed: %s", self.model, attempt + 1, setback)
+            self._replicas.failed(url, loop.time())
+            pause = self._pause(attempt, untried, setback)
+            if attempt + 1 == self._attempts or loop.time() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+        raise TierUnavailable(
+            f"{self.model} did not answer in {attempt + 1} attempts within "
+            f"{self._timeout_seconds:g} s; the last: {setback}. Check that it runs and is reachable"
+        ) from setback
+
+    def _pause(self, attempt: int, untried: int, setback: Setback) -> float:
+        """Seconds before the next attempt: none while there is a replica not asked yet."""
+        if untried > 0:
+            return 0.0
+        ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**attempt)
+        return setback.retry_after_seconds + float(self._rng.uniform(0.0, ceiling))
+
+    async def _attempt(
+        self, method: str, url: str, payload: bytes | None, receive: Receive[Received]
+    ) -> Received:
+        try:
+            response = await self._connected().request(
+                method, url, data=payload, allow_redirects=False
+            )
+            try:
+                if response.status != 200:
+                    raise await refusal(response, self._api_key)
+                return await receive(response)
+            except BaseException:
+                response.close()  # not back into the pool: its body was not read to the end
+                raise
+        except aiohttp.ClientError as exc:
+            raise Setback(f"{url}: {type(exc).__name__}: {exc}") from exc
+
+    async def _next_chunk(self, response: aiohttp.ClientResponse) -> bytes:
+        """The next bytes of a stream; empty at its end."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await response.content.readany()
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise TierUnavailable(
+                f"{self.model}: the stream broke off ({type(exc).__name__}); ask again"
+            ) from exc
+
+    def _connected(self) -> aiohttp.ClientSession:
+        """The session, opened at first use because it needs a running event loop."""
+        if self._session is None:
+            headers = {"Content-Type": "application/json"}
+            if self._api_key:
+                headers["Authorization"] = f"Bearer {self._api_key}"
+            self._session = aiohttp.ClientSession(
+                headers=headers,
+                # one connection more than the semaphore lets through: ``models`` never queues
+                connector=aiohttp.TCPConnector(
+                    limit=self.concurrency + 1, keepalive_timeout=IDLE_SECONDS
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            )
+        return self._session
+
+
+def _patience(now: float, deadline: float, untried: int) -> float:
+    """Until when to wait for one attempt: half of what is left while another replica is waiting.
+
+    A hung replica must leave time for the next one; the last one gets everything that is left.
+    """
+    return now + (deadline - now) / 2 if untried > 0 else deadline
+
+
+async def _keep_open(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    return response
+
+
+def _checked_url(text: str) -> str:
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"{text!r} is not an address: write http://host:port/v1")
+    if url.user or url.password:
+        raise ConfigError(f"the address of {url.host} holds a password: use api_key instead")
+    return str(url).rstrip("/")
+
+
+def _checked_key(api_key: str | None) -> str | None:
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("an api_key has a line break or a non-ASCII character: check its source")
+    return api_key

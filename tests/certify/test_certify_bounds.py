@@ -1,0 +1,88 @@
+"""Bounds hold as often as they promise, and never more tightly than the data allow."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cascade.certify.bounds import (
+    Deadline,
+    OpenEnded,
+    agreement_lower,
+    allowed_wrong,
+    binomial_cdf,
+    binomial_lower,
+    binomial_upper,
+    draws_needed,
+    log_wealth,
+)
+
+COUNTS = st.integers(0, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))
+
+
+@pytest.mark.parametrize(("n", "p"), [(1, 0.5), (250, 0.1), (5000, 0.01), (400, 0.999)])
+def test_cdf_is_scipys(n: int, p: float) -> None:
+    assert np.allclose(binomial_cdf(n, p), stats.binom.cdf(np.arange(n + 1), n, p), atol=1e-10)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 7, 100])
+def test_binomial_bounds_are_clopper_pearsons(wrong: int) -> None:
+    upper = stats.beta.ppf(0.95, wrong + 1, 100 - wrong) if wrong < 100 else 1.0
+    assert binomial_upper(wrong, 100, 0.05) == pytest.approx(upper)
+    assert binomial_lower(100 - wrong, 100, 0.05) == pytest.approx(1 - upper)
+
+
+@given(COUNTS, st.floats(0.001, 0.5))
+def test_agreement_bound_lies_below_the_observed_agreement(
+    count: tuple[int, int], delta: float
+) -> None:
+    n, right = count
+    assert 0 <= agreement_lower(right, n, delta) <= right / max(n, 1) + 1e-9
+
+
+@given(COUNTS)
+def test_more_right_answers_never_lower_the_bound(count: tuple[int, int]) -> None:
+    n, right = count
+    assert agreement_lower(right, n + 1, 0.05) <= agreement_lower(right + 1, n + 1, 0.05) + 1e-9
+
+
+@given(st.integers(1, 300), st.floats(0.02, 0.5))
+def test_every_bet_is_fair_under_the_null(n: int, risk: float) -> None:
+    wrong = np.arange(n + 1)
+    chance = stats.binom.pmf(wrong, n, risk)
+    for bets in (Deadline(n), Deadline(2 * n), OpenEnded()):
+        assert chance @ np.exp(bets.log_wealth(n, wrong, risk, 0.05)) <= 1 + 1e-9
+
+
+@given(st.integers(1, 300), st.floats(0.02, 0.5), st.floats(0.01, 0.3))
+def test_more_wrong_answers_never_help(n: int, risk: float, delta: float) -> None:
+    for bets in (Deadline(n), OpenEnded()):
+        wealth = np.exp(bets.log_wealth(n, np.arange(n + 1), risk, delta))
+        assert np.all(np.diff(wealth) <= 1e-12)
+
+
+def test_deadline_is_the_exact_test_at_the_end() -> None:
+    allowed = allowed_wrong(250, 0.1, 0.05)
+    wealth = Deadline(250).log_wealth(250, [allowed, allowed + 1], 0.1, 0.05)
+    assert wealth[0] >= np.log(20) and np.isneginf(wealth[1])
+
+
+def test_too_short_a_deadline_wins_nothing() -> None:
+    assert Deadline(10).log_wealth(10, [0, 1], 0.1, 0.05).tolist() == [0.0, 0.0]
+
+
+def test_anytime_bound_holds_at_all_times_together() -> None:
+    rng, delta, risk = np.random.default_rng(0), 0.1, 0.15
+    wrong = np.cumsum(rng.random((2000, 300)) < risk, axis=1)
+    ever = np.zeros(2000, dtype=bool)
+    for t in range(300):  # the bound excludes the truth iff the wealth against it is 1/delta
+        ever |= log_wealth(t + 1, wrong[:, t], risk) >= np.log(1 / delta)
+    assert ever.mean() <= delta
+
+
+def test_draws_needed_are_enough() -> None:
+    n = draws_needed(0.06, target=0.9, delta=0.05)
+    allowed = allowed_wrong(n, 0.1, 0.05)
+    assert stats.binom.cdf(allowed, n, 0.06) >= 0.8
+    assert draws_needed(0.07, target=0.9, delta=0.05) > n

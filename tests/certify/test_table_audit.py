@@ -1,0 +1,187 @@
+"""Table audits: valid under any scores and any planner, and each known trap is one."""
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+
+from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, verify
+from cascade.certify.audit import rung_sizes
+from cascade.certify.table import Ledger, Lottery, TableDraw
+from cascade.errors import CertificateError, UnreadableAnswer
+
+
+def run(wrong: np.ndarray, p_agree: np.ndarray, guarantee: Guarantee, seed: int) -> bool:
+    """Whether the certificate, if there is one, is false: more wrong rows left than allowed."""
+    audit = TableAudit(p_agree, guarantee, rng=np.random.default_rng(seed))
+    result = audit_table(audit, lambda row: bool(wrong[row]), 150, "ab12")
+    return int(wrong[result.answered].sum()) > audit.ledger.budget
+
+
+def calibrated(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    p_agree = 1 - rng.beta(0.6, 3, n)
+    return rng.random(n) > p_agree, p_agree
+
+
+def flat(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that say nothing, and promise too much; a table sorted by outcome."""
+    return np.arange(n) < 0.12 * n, np.full(n, 0.95)
+
+
+def adversarial(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The surest rows are the wrong ones."""
+    p_agree = rng.uniform(0.9, 1, n)
+    return p_agree > np.quantile(p_agree, 0.85), p_agree
+
+
+@pytest.mark.parametrize("world", [calibrated, flat, adversarial])
+@pytest.mark.parametrize("target", [0.9, 0.8])
+def test_failures_are_rarer_than_delta(
+    world: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]], target: float
+) -> None:
+    rng = np.random.default_rng(0)
+    fails = [run(*world(rng, 200), Guarantee(target, 0.1), seed) for seed in range(80)]
+    assert np.mean(fails) <= 0.1 + 2.33 * np.sqrt(0.09 / 80)
+
+
+def hostile(ledger: Ledger, wrong: np.ndarray, seed: int) -> bool:
+    """Cheapest rung first, stopping at the worst moment: was a certificate ever false?"""
+    lottery, left = Lottery(seed), wrong.copy()
+    for _ in range(100):
+        rung = ledger.passed
+        if rung == len(ledger.sizes) or ledger.unlabelled[rung] == 0:
+            return False
+        rank = lottery.draw(int(ledger.sizes[rung]))
+        ledger.record(TableDraw(rank, rank, rung, bool(wrong[rank]), 0.05, 1.0))
+        left[rank] = False
+        if ledger.passed and left[: ledger.sizes[ledger.passed - 1]].sum() > ledger.budget:
+            return True
+    return False
+
+
+def hostile_failures(runs: int = 150) -> float:
+    """A table whose every rung is just bad."""
+    rows, budget = 200, 20
+    sizes = np.linspace(100, rows, 10).astype(int).tolist()
+    wrong = np.zeros(rows, dtype=bool)
+    wrong[: budget + 2] = True
+    for low, high in zip(sizes[:-1], sizes[1:], strict=True):
+        wrong[low : low + (high - low) // 4] = True
+    fails = 0
+    for seed in range(runs):
+        rungs = [Rung({"proxy": 0.5}, size / rows) for size in sizes]
+        ledger = Ledger(Guarantee(0.9, 0.1), rows, rungs, sizes, [0.05 * size for size in sizes])
+        fails += hostile(ledger, wrong, seed)
+    return fails / runs
+
+
+def test_hostile_planner_cannot_break_the_guarantee() -> None:
+    assert hostile_failures() <= 0.1 + 2.33 * np.sqrt(0.09 / 150)
+
+
+def ledger(sizes: list[int], rows: int = 100) -> Ledger:
+    rungs = [Rung({"proxy": 0.5}, size / rows) for size in sizes]
+    return Ledger(Guarantee(0.9, 0.1), rows, rungs, sizes, [0.05 * size for size in sizes])
+
+
+def test_trap_found_errors_count_at_rungs_that_did_not_play() -> None:
+    book = ledger([20, 60, 100])
+    book.record(TableDraw(5, 5, 1, True, 0.05, 1.0))
+    assert book.found.tolist() == [1, 1, 1]
+    assert (book.now != 0).tolist() == [True, True, False]
+    book.record(TableDraw(30, 30, 2, False, 0.05, 1.0))
+    assert book.unlabelled.tolist() == [19, 58, 98]
+
+
+def test_a_rung_whose_budget_is_overdrawn_is_never_certified() -> None:
+    book = ledger([20])
+    book.highest[:] = 100.0  # as rich as can be
+    assert book.passed == 1
+    for rank in range(11):
+        book.record(TableDraw(rank, rank, 0, True, 0.05, 1.0))
+    assert book.null_wrong.tolist() == [0] and book.passed == 0
+    with pytest.raises(CertificateError, match="no prefix"):
+        book.claim()
+
+
+def test_the_error_budget_is_exact() -> None:
+    assert ledger([200], rows=1000).budget == 100  # (1 - 0.9) * 1000 < 100 in floating point
+
+
+def test_every_bet_is_fair_and_safe() -> None:
+    book, rng = ledger([20, 60, 100]), np.random.default_rng(0)
+    for rank in rng.permutation(20)[:18]:
+        null, rows = book.null_wrong[:, None], book.unlabelled[:, None]
+        bets = book.bets(0.5)
+        assert np.all(bets >= 0) and np.all(1 + bets * (null - rows) > 0)
+        book.record(TableDraw(int(rank), int(rank), 2, bool(rng.random() < 0.3), 0.05, 0.5))
+
+
+def test_scores_of_a_sorted_table_do_not_decide_who_is_audited() -> None:
+    p_agree = np.full(500, 0.9)
+    audit = TableAudit(p_agree, Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    assert not np.array_equal(audit.order, np.arange(500))
+
+
+def test_known_rows_are_never_drawn_and_never_answered_by_the_policy() -> None:
+    p_agree = np.linspace(0.85, 1, 300)
+    known = range(200, 250)
+    audit = TableAudit(p_agree, Guarantee(0.8, 0.1), rng=np.random.default_rng(0), known=known)
+    result = audit_table(audit, lambda row: False, 100, "ab12")
+    touched = set(result.answered) | set(result.labels)
+    assert result.certificate is not None and not touched & set(known)
+    verify(result.certificate)
+
+
+def test_an_unreadable_teacher_counts_as_wrong_and_its_row_escalates() -> None:
+    def oracle(row: int) -> bool:
+        if row % 50 == 0:
+            raise UnreadableAnswer("maybe?")
+        return False
+
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(3))
+    result = audit_table(audit, oracle, 120, "ab12")
+    assert result.unreadable and all(result.labels[row] for row in result.unreadable)
+    assert not set(result.unreadable) & set(result.answered)
+
+
+def test_no_label_is_bought_where_none_pays() -> None:
+    hopeless = TableAudit(np.full(400, 0.02), Guarantee(0.9, 0.1), rng=np.random.default_rng(0))
+    assert hopeless.draw() is None
+    free = Prices(teacher=1.0, below=1.0)
+    useless = TableAudit(
+        np.full(400, 0.99), Guarantee(0.9, 0.1), rng=np.random.default_rng(0), prices=free
+    )
+    assert useless.draw() is None
+    result = audit_table(useless, lambda row: False, 100, "ab12")
+    assert result.certificate is None and len(result.answered) == 0
+
+
+def test_a_table_too_small_for_its_budget_has_no_rungs() -> None:
+    few_open = rung_sizes(np.full(5, 0.1), 100, Guarantee(0.9, 0.1))
+    assert len(few_open) == 0
+    audit = TableAudit(
+        np.full(20, 0.9), Guarantee(0.9, 0.1), rng=np.random.default_rng(0), known=range(19)
+    )
+    assert audit.draw() is None and audit.ledger.passed == 0
+
+
+def test_the_same_seed_buys_the_same_rows() -> None:
+    def rows(seed: int) -> list[int]:
+        audit = TableAudit(
+            np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(seed)
+        )
+        return list(audit_table(audit, lambda row: row % 20 == 0, 60, "ab12").labels)
+
+    assert rows(1) == rows(1) != rows(2)
+
+
+def test_evidence_is_a_snapshot() -> None:
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    before = audit.evidence()
+    draw = audit.draw()
+    assert draw is not None
+    audit.record(draw, False)
+    assert before.draws == [] and len(audit.evidence().draws) == 1
+    assert msgspec.json.decode(msgspec.json.encode(before), type=type(before)) == before

@@ -1,0 +1,186 @@
+"""Calibration: confidences keep their promise on rows that nobody has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from cascade.distill.calibrate import (
+    SIGNS,
+    ProxyCalibration,
+    StackCalibration,
+    calibrate_proxy,
+    calibrate_stack,
+    fit_agreement,
+    fit_neighbourhood,
+    reliability,
+)
+from cascade.distill.fit import Answerer, fit_answerer, stratified_folds
+from cascade.errors import NotEnoughSignal
+from cascade.tiers.novelty import MOST_ROWS
+from cascade.tiers.proxy import proxy_features
+from cascade.tiers.stacked import softmax
+
+DIM = 32
+
+
+@dataclass(frozen=True)
+class World:
+    """Embeddings, the teacher's labels, and a small LLM that leans to label 0."""
+
+    X: np.ndarray
+    y: np.ndarray
+    tokens: np.ndarray
+    small: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n: int, labels: int) -> World:
+        centres = np.random.default_rng(99).normal(size=(labels, DIM))
+        y = rng.integers(0, labels, n)
+        X = centres[y] + 3.0 * rng.normal(size=(n, DIM))
+        X /= np.linalg.norm(X, axis=1, keepdims=True)
+        lean = 2.0 * np.eye(labels)[0]
+        small = softmax(2.0 * np.eye(labels)[y] + lean + rng.normal(size=(n, labels)))
+        return cls(X.astype(np.float32), y, rng.integers(5, 60, n), small)
+
+
+@dataclass(frozen=True)
+class Trained:
+    world: World
+    answerer: Answerer
+    proxy: ProxyCalibration
+    stack: StackCalibration
+
+
+@pytest.fixture(scope="module", params=[2, 20])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    rng = np.random.default_rng(0)
+    world = World.draw(rng, 400, request.param)
+    answerer = fit_answerer(world.X, world.y, request.param, rng=rng)
+    proxy = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng)
+    return Trained(world, answerer, proxy, calibrate_stack(world.small, world.y, answerer))
+
+
+@pytest.fixture
+def fresh(trained: Trained) -> World:
+    return World.draw(np.random.default_rng(1), 2_000, trained.answerer.n_labels)
+
+
+def test_the_proxys_confidence_keeps_its_promise(trained: Trained, fresh: World) -> None:
+    scores = trained.answerer.probabilities(fresh.X)
+    labels = scores.argmax(axis=1)
+    familiarity = trained.proxy.neighbourhood.look(fresh.X, labels)
+    features = proxy_features(scores, familiarity, fresh.tokens)
+    confidence = trained.proxy.agreement.model.confidence(features)
+    agreed = labels == fresh.y
+    assert abs(confidence.mean() - agreed.mean()) < 0.05
+    assert reliability(confidence, agreed).error < 0.06
+    assert agreed[confidence >= np.median(confidence)].mean() > agreed.mean() + 0.05
+
+
+def test_out_of_fold_confidence_foretells_the_fresh_one(trained: Trained, fresh: World) -> None:
+    agreed = trained.answerer.probabilities(fresh.X).argmax(axis=1) == fresh.y
+    assert abs(trained.proxy.agreement.out_of_fold.mean() - agreed.mean()) < 0.06
+    assert abs(trained.proxy.agreement.agreed.mean() - agreed.mean()) < 0.06
+
+
+def test_the_gate_lets_nearly_all_fresh_rows_pass(trained: Trained, fresh: World) -> None:
+    labels = np.zeros(len(fresh.y), np.int64)
+    gate, neighbourhood = trained.proxy.gate, trained.proxy.neighbourhood
+    assert gate.novel(neighbourhood.look(fresh.X, labels)).mean() < 0.03
+    assert trained.proxy.novel.mean() <= 0.015
+
+
+def test_the_gate_stops_what_lies_elsewhere(trained: Trained) -> None:
+    rng = np.random.default_rng(2)
+    far = np.full((50, DIM), -trained.world.X.mean(axis=0)) + 0.01 * rng.normal(size=(50, DIM))
+    far = (20 * far).astype(np.float32)
+    look = trained.proxy.neighbourhood.look(far, np.zeros(50, np.int64))
+    assert trained.proxy.gate.novel(look).all()
+
+
+def test_the_stack_beats_both_opinions(trained: Trained, fresh: World) -> None:
+    proxy = trained.answerer.probabilities(fresh.X)
+    stacked = trained.stack.stack.combine(fresh.small, proxy)
+    alone = [(one.argmax(axis=1) == fresh.y).mean() for one in (proxy, fresh.small)]
+    together = (stacked.argmax(axis=1) == fresh.y).mean()
+    assert together > max(alone) + 0.02
+    assert (
+        abs((trained.stack.out_of_fold.argmax(axis=1) == trained.world.y).mean() - together) < 0.06
+    )
+    confidence = trained.stack.stack.confidence(stacked, fresh.small, proxy)
+    assert reliability(confidence, stacked.argmax(axis=1) == fresh.y).error < 0.06
+
+
+def test_the_stack_undoes_the_lean(trained: Trained) -> None:
+    bias = trained.stack.stack.bias
+    assert bias[0] == min(bias)
+    assert trained.stack.stack.small > 0 and trained.stack.stack.proxy >= 0
+
+
+def test_silence_of_the_small_tier_is_no_confidence(trained: Trained) -> None:
+    small = trained.world.small.copy()
+    small[::7] = np.nan
+    calibration = calibrate_stack(small, trained.world.y, trained.answerer)
+    assert (calibration.agreement.out_of_fold[::7] == 0.0).all()
+    assert not calibration.agreement.agreed[::7].any()
+    assert (calibration.agreement.out_of_fold[1::7] > 0.0).all()
+    assert np.isfinite(calibration.stack.bias).all()
+    with pytest.raises(NotEnoughSignal):
+        calibrate_stack(np.full_like(small, np.nan), trained.world.y, trained.answerer)
+
+
+def test_no_coefficient_has_the_wrong_sign(trained: Trained) -> None:
+    for model in (trained.proxy.agreement.model, trained.stack.agreement.model):
+        for name, coefficient in zip(model.features, model.coef, strict=True):
+            low, high = SIGNS[name]
+            assert (low is None or coefficient >= 0) and (high is None or coefficient <= 0)
+
+
+def test_noise_with_the_wrong_sign_is_ignored() -> None:
+    rng = np.random.default_rng(3)
+    margin = rng.normal(size=(300, 1))
+    agreed = rng.random(300) < 1 / (1 + np.exp(margin[:, 0]))  # a larger margin, less agreement
+    model = fit_agreement(("log_margin",), margin, agreed, np.arange(300) % 5).model
+    assert model.coef == (0.0,)
+
+
+def test_agreement_on_every_row_is_confident_and_finite() -> None:
+    features = np.random.default_rng(4).normal(size=(100, 1))
+    calibration = fit_agreement(("top",), features, np.ones(100, bool), np.arange(100) % 5)
+    assert (calibration.out_of_fold > 0.9).all() and (calibration.out_of_fold < 1.0).all()
+
+
+def test_a_constant_feature_is_harmless() -> None:
+    calibration = fit_agreement(
+        ("top",), np.ones((50, 1)), np.arange(50) % 2 == 0, np.arange(50) % 5
+    )
+    assert calibration.out_of_fold == pytest.approx(0.5, abs=0.05)
+
+
+def test_reliability_counts_every_row_once() -> None:
+    rng = np.random.default_rng(5)
+    confidence = rng.random(2_003)
+    honest = reliability(confidence, rng.random(2_003) < confidence)
+    assert honest.count.sum() == 2_003 and len(honest.count) == 10
+    assert honest.error < 0.04 < reliability(confidence, rng.random(2_003) < 0.5).error
+    assert len(reliability(np.array([0.5]), np.array([True])).count) == 1
+
+
+def test_identical_texts_and_few_rows_do_not_break_the_neighbourhood() -> None:
+    X = np.tile(np.eye(1, 8, dtype=np.float32), (6, 1))
+    y = np.array([0, 0, 0, 1, 1, 1])
+    look = fit_neighbourhood(X, y).look(X, y)
+    assert look.neighbours.tolist() == [0.5] * 6  # 6 rows, fewer than 10 neighbours
+    assert np.isfinite(look.mahalanobis).all() and look.distance == pytest.approx(0.0)
+
+
+def test_only_so_many_rows_are_kept() -> None:
+    rng = np.random.default_rng(6)
+    world = World.draw(rng, MOST_ROWS + 50, 2)
+    folds = stratified_folds(world.y, rng)
+    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
+    kept = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng).neighbourhood
+    assert kept.rows.shape == (MOST_ROWS, DIM) and kept.labels.shape == (MOST_ROWS,)
