@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup check test test-quick demo train serve bench clean
+TEST_MODELS := minilm-int8 minilm-fp32 wordllama-256 smollm2-135m qwen2.5-coder-0.5b
+DEMO_MODELS := minilm-int8 qwen2.5-coder-0.5b qwen2.5-coder-1.5b
+
+.PHONY: setup models check test test-quick demo train serve bench clean
 
 setup: $(READY)
 
@@ -19,14 +22,17 @@ check: setup  ## format, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup  ## the whole suite on the real embedded engine
-	$(BIN)/cascade models pull
+models: setup
+	$(BIN)/cascade models pull $(TEST_MODELS)
+
+test: models  ## the whole suite on the real embedded engine
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-quick: setup  ## without engines and statistics
 	$(BIN)/python -m pytest -m "not slow" -x -q
 
 demo: setup  ## distil, certify, promote and serve a proxy on real reviews
+	$(BIN)/cascade models pull $(DEMO_MODELS)
 	$(BIN)/python data/fetch.py reviews
 	$(BIN)/cascade demo
 
@@ -38,7 +44,7 @@ serve: setup
 
 bench: setup  ## every figure the README and the lab log quote
 	$(BIN)/python serving/bench/embedding.py
-	$(BIN)/python training/experiments/mix.py
+	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -60,7 +60,7 @@ def reviews(archive: bytes) -> Iterator[Row]:
         for line in content.decode("utf-8-sig").splitlines():
             _, rating, text = line.split("\t")
             if abs(float(rating)) >= 1:
-                yield text, "yes" if float(rating) > 0 else "no"
+                yield text, "positive" if float(rating) > 0 else "negative"
 
 
 def bbc(archive: bytes) -> Iterator[Row]:

@@ -171,6 +171,14 @@ class RegistryBattery:
         assert registry.load(task, champion, tmp_path / "live").is_dir()
         assert registry.rollback(task) in versions
 
+    def test_first_promotions_at_once_leave_one_champion(
+        self, registry: Registry, task: str, make_artifact: MakeArtifact
+    ) -> None:
+        versions = [registry.save(task, make_artifact(name)) for name in "ab"]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda i: registry.promote(task, versions[i % 2]), range(8)))
+        assert registry.champion(task) in versions
+
     def test_loads_at_once_all_get_the_whole(
         self, registry: Registry, task: str, make_artifact: MakeArtifact, tmp_path: Path
     ) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cascade.errors import RecipeError
 from cascade.recipes import Labels
 
-CANDIDATES_A_LABEL = 10
+CANDIDATES_A_LABEL = 4
 """Train candidates for each label that is bought: more cost embedding time and add little."""
 
 
@@ -63,7 +63,7 @@ def split(n_rows: int, buy: Labels, rng: np.random.Generator) -> Pools:
     --------
     >>> pools = split(1000, Labels(train=40, certify=30, evaluate=20), np.random.default_rng(0))
     >>> len(pools.train), len(pools.certify), len(pools.evaluate)
-    (400, 30, 20)
+    (160, 30, 20)
     """
     wanted = buy.train + buy.certify + buy.evaluate
     if n_rows < wanted:

@@ -12,43 +12,20 @@ from pathlib import Path
 from typing import Protocol
 
 from cascade import certify, reasons
+from cascade.benches import LARGE, PROXY, SMALL, Bench
 from cascade.certify import Certificate
 from cascade.errors import CertificateError
 from cascade.gateway.batches import Batched
 from cascade.gateway.lanes import Lane
 from cascade.policies import Ladder, Straight
 from cascade.router import Router
-from cascade.tasks import Identity, Task
 from cascade.tiers.artifact import Artifact
-from cascade.tiers.proxy import Embedder, Proxy, ProxyTier
+from cascade.tiers.proxy import Proxy, ProxyTier
 from cascade.tiers.stacked import StackedTier
 from cascade.types import Tier
 
-PROXY, SMALL, LARGE = "proxy", "small", "large"
-NEVER = 1.0
-"""A threshold above every confidence: the tier is not worth asking."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a task can be answered with, whoever is champion.
-
-    large, small : language tiers. embedder : of the task's proxies.
-    models : what stands behind each tier, for people.
-    """
-
-    task: Task
-    identity: Identity
-    embedder: Embedder
-    large: Tier
-    small: Tier | None
-    models: Mapping[str, str]
-
-    @property
-    def language(self) -> dict[str, Tier]:
-        """The tiers that need no proxy."""
-        small = {SMALL: self.small} if self.small else {}
-        return {**small, LARGE: self.large}
+SURE, NEVER = 1.0, 2.0
+"""The highest confidence, and a threshold above it: that tier is not worth asking."""
 
 
 class Watching(Protocol):
@@ -98,11 +75,10 @@ class LaneBuilder:
 
     def _lane(self, bench: Bench, proxy: Proxy, version: str, certificate: Certificate) -> Lane:
         tiers = self.watching(_tiers(bench, proxy))
-        thresholds = {
-            tier: certificate.thresholds[tier]
-            for tier in (PROXY, SMALL)
-            if tier in tiers and certificate.thresholds.get(tier, NEVER + 1) <= NEVER
-        }
+        # the proxy is asked even where it may never answer: its gates guard the small tier too
+        thresholds = {PROXY: certificate.thresholds[PROXY]}
+        if SMALL in tiers and certificate.thresholds.get(SMALL, NEVER) <= SURE:
+            thresholds[SMALL] = certificate.thresholds[SMALL]
         return Lane(
             task=bench.task,
             router=Router(tiers, Ladder(thresholds, LARGE)),

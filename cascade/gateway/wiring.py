@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cascade.config import GatewayConfig, LanguageModel
-from cascade.embed import Embedder, load_embedder
+from cascade.benches import Connection, connect, set_benches
+from cascade.config import GatewayConfig
 from cascade.gateway.audit import Auditor
-from cascade.gateway.builder import LARGE, SMALL, Bench, LaneBuilder
+from cascade.gateway.builder import LaneBuilder
 from cascade.gateway.champions import Champions
 from cascade.gateway.decisions import Outbox
 from cascade.gateway.keys import Keys
@@ -22,29 +21,9 @@ from cascade.gateway.observe import Metrics, observed
 from cascade.gateway.passthrough import NamedModel
 from cascade.gateway.services import Services
 from cascade.gateway.switches import StoredSwitches
-from cascade.models import ModelStore
-from cascade.models import open_store as open_models
-from cascade.recipes import Recipe, load_recipes
+from cascade.recipes import load_recipes
 from cascade.registry import open_registry
 from cascade.store import open_store
-from cascade.tiers.embedded import EmbeddedEngine
-from cascade.tiers.endpoint import Endpoint
-from cascade.tiers.language import LanguageTier
-from cascade.tiers.teacher import Teacher
-
-
-@dataclass(frozen=True)
-class Connection:
-    """One LLM tier of the configuration, connected."""
-
-    tier: str
-    model: LanguageModel
-    endpoint: Endpoint
-
-    @property
-    def named(self) -> NamedModel:
-        """As callers may ask it by name."""
-        return NamedModel(self.tier, self.model.model, self.endpoint, self.model.price)
 
 
 def build_services(config: GatewayConfig, stack: ExitStack) -> Services:
@@ -62,10 +41,10 @@ def build_services(config: GatewayConfig, stack: ExitStack) -> Services:
     recipes = load_recipes(Path(config.tasks))
     store = open_store(config.store)
     stack.callback(store.close)
-    connections = _connect_all(config, stack)
+    connections = connect(config, stack)
     metrics = Metrics()
     builder = LaneBuilder(
-        _benches(config, recipes, connections),
+        set_benches(config, recipes, connections),
         partial(observed, metrics=metrics),
         config.tiers.proxy.threads,
     )
@@ -82,7 +61,7 @@ def build_services(config: GatewayConfig, stack: ExitStack) -> Services:
     registry = open_registry(config.registry)
     return Services(
         lanes=lanes,
-        models=[connection.named for connection in connections.values()],
+        models=[_named(connection) for connection in connections.values()],
         metrics=metrics,
         outbox=outbox,
         auditor=auditor,
@@ -110,59 +89,7 @@ def _installing(lanes: Lanes, auditor: Auditor) -> Callable[[Lane], None]:
     return install
 
 
-def _connect_all(config: GatewayConfig, stack: ExitStack) -> dict[str, Connection]:
-    """The LLM tiers by name, cheapest first."""
-    tiers = {SMALL: config.tiers.small, LARGE: config.tiers.large}
-    models = open_models({"CASCADE_MODELS": config.models})
-    return {
-        tier: Connection(tier, model, _connect(model, models, stack))
-        for tier, model in tiers.items()
-        if model is not None
-    }
-
-
-def _connect(model: LanguageModel, models: ModelStore, stack: ExitStack) -> Endpoint:
-    urls, key = model.replicas, model.api_key
-    if model.engine == "embedded":
-        path = models.path(model.model)
-        engine = stack.enter_context(EmbeddedEngine(path, slots=model.concurrency))
-        urls, key = (engine.base_url,), engine.api_key
-    return Endpoint(
-        model.model,
-        urls,
-        key,
-        timeout_seconds=model.timeout_seconds,
-        attempts=model.attempts,
-        concurrency=model.concurrency,
-    )
-
-
-def _benches(
-    config: GatewayConfig, recipes: Mapping[str, Recipe], connections: Mapping[str, Connection]
-) -> dict[str, Bench]:
-    embedders = {
-        name: load_embedder(name, Path(config.models), threads=config.tiers.proxy.threads)
-        for name in {recipe.embedder for recipe in recipes.values()}
-    }
-    return {
-        name: _bench(recipe, embedders[recipe.embedder], connections)
-        for name, recipe in recipes.items()
-    }
-
-
-def _bench(recipe: Recipe, embedder: Embedder, connections: Mapping[str, Connection]) -> Bench:
-    task = recipe.task
-    tiers = {
-        tier: LanguageTier(tier, task, one.endpoint, one.model.price)
-        for tier, one in connections.items()
-    }
-    return Bench(
-        task=task,
-        identity=task.identity(
-            connections[LARGE].model.model, f"{embedder.name}@{embedder.version}"
-        ),
-        embedder=embedder,
-        large=Teacher(tiers[LARGE]),
-        small=tiers.get(SMALL),
-        models={tier: one.model.model for tier, one in connections.items()},
-    )
+def _named(connection: Connection) -> NamedModel:
+    """A tier as callers may ask it by name."""
+    model = connection.model
+    return NamedModel(connection.tier, model.model, connection.endpoint, model.price)

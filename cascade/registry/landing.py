@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from cascade.artifacts import publish_folder
 from cascade.errors import RegistryError
 from cascade.registry.base import Registered
 from cascade.tiers.artifact import verify
@@ -58,13 +57,11 @@ def _check(draft: Path, registered: Registered) -> None:
 
 
 def _publish(draft: Path, target: Path, digest: str) -> None:
-    """Rename into place, unless another process has just landed the same version."""
-    if is_intact(target, digest):
-        return
-    if target.exists():  # a damaged copy
+    """Rename into place. A folder that is intact is never moved: somebody may be reading it."""
+    if target.exists() and not is_intact(target, digest):
         shutil.rmtree(target)
     try:
-        publish_folder(draft, target)
-    except OSError:
+        draft.rename(target)
+    except OSError:  # another process has just landed the same version
         if not is_intact(target, digest):
             raise

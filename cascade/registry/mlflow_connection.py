@@ -34,6 +34,7 @@ MANNERS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the program's own
 }
 PASSWORD = re.compile(r"//[^@/]*@")
 QUIET = threading.RLock()  # `warnings.catch_warnings` is not thread-safe; packaging nests

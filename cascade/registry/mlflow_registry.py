@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -172,8 +173,20 @@ def _history(client: MlflowClient, name: str, alias: str) -> History:
 
 
 def _point(client: MlflowClient, name: str, alias: str, history: History) -> None:
-    client.set_model_version_tag(name, history[0], f"{HISTORY}.{alias}", ",".join(history[1:]))
-    client.set_registered_model_alias(name, alias, history[0])
+    tag, earlier = f"{HISTORY}.{alias}", ",".join(history[1:])
+    _write(lambda: client.set_model_version_tag(name, history[0], tag, earlier))
+    _write(lambda: client.set_registered_model_alias(name, alias, history[0]))
+
+
+def _write(write: Callable[[], None]) -> None:
+    """Do it, and once more if it fails: MLflow looks whether there is such a row and then inserts
+    it, so of two first writers of one key the slower gets an IntegrityError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException:
+        write()
 
 
 def _or_none(ask: Any, *names: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -109,7 +109,7 @@ class Endpoint:
         async with self._free:
             return await self._attempt_all("POST", "/chat/completions", payload, read_completion)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
         """The raw bytes of a streamed completion (SSE), as they arrive.
 
         Another replica may be asked until one answers 200, none after that. Use it inside

@@ -36,7 +36,10 @@ PROXY_FEATURES: Final = (
 class Embedder(Protocol):
     """What the proxy needs to see a text."""
 
-    max_tokens: int
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that it sees whole."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Singles:
         """(n, dim) unit rows."""

@@ -84,6 +84,7 @@ def test_out_of_fold_confidence_foretells_the_fresh_one(trained: Trained, fresh:
     agreed = trained.answerer.probabilities(fresh.X).argmax(axis=1) == fresh.y
     assert abs(trained.proxy.agreement.out_of_fold.mean() - agreed.mean()) < 0.06
     assert abs(trained.proxy.agreement.agreed.mean() - agreed.mean()) < 0.06
+    assert trained.proxy.agreement.reliability.error < 0.1
 
 
 def test_the_gate_lets_nearly_all_fresh_rows_pass(trained: Trained, fresh: World) -> None:

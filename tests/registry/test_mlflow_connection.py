@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,24 @@ def test_artifacts_lie_beside_the_database_wherever_a_process_was_started(
     assert artifact_folder("sqlite:///data/mlflow.db") == tmp_path / "data" / "mlflow-artifacts"
 
 
-def test_errors_that_are_not_mlflows_pass_through(tmp_path: Path) -> None:
-    connection = MlflowConnection(f"sqlite:///{tmp_path}/mlflow.db")
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> MlflowConnection:
+    return MlflowConnection(f"sqlite:///{tmp_path_factory.mktemp('connection')}/mlflow.db")
+
+
+def test_experiment_that_several_want_at_once_is_one(connection: MlflowConnection) -> None:
+    assert connection.client is connection.client
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(connection.experiment, ["wanted"] * 8))) == 1
+
+
+def test_errors_that_are_not_mlflows_pass_through(connection: MlflowConnection) -> None:
     with pytest.raises(ZeroDivisionError), connection.asking("divide") as client:
         assert client is connection.client
         raise ZeroDivisionError
 
 
-def test_refusal_of_mlflow_itself_is_ours(tmp_path: Path) -> None:
-    connection = MlflowConnection(f"sqlite:///{tmp_path}/mlflow.db")
+def test_refusal_of_mlflow_itself_is_ours(connection: MlflowConnection) -> None:
     with (
         pytest.raises(RegistryError, match="could not find a run: Run with id=0 not found"),
         connection.asking("find a run") as client,
@@ -48,8 +58,7 @@ def test_refusal_of_mlflow_itself_is_ours(tmp_path: Path) -> None:
         client.get_run("0")
 
 
-def test_deleted_experiment_is_a_refusal_and_not_a_second_one(tmp_path: Path) -> None:
-    connection = MlflowConnection(f"sqlite:///{tmp_path}/mlflow.db")
+def test_deleted_experiment_is_a_refusal_and_not_a_second_one(connection: MlflowConnection) -> None:
     with connection.asking("delete") as client:
         first = connection.experiment("spam")
         assert connection.experiment("spam") == first

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +15,22 @@ import pytest
 from cascade.errors import RegistryError
 from cascade.registry import open_registry
 from cascade.registry.folder import FolderRegistry
-from cascade.registry.mlflow_registry import MlflowRegistry
+from cascade.registry.mlflow_connection import MlflowConnection, model_name
+from cascade.registry.mlflow_registry import HISTORY, MlflowRegistry
 from tests.contracts import RegistryBattery
 from tests.mlflow_server import MlflowServer, free_port
+
+WRITER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from cascade.registry import open_registry
+
+    uri, task, made = sys.argv[1:]
+    registry = open_registry(uri)
+    for folder in sorted(Path(made).iterdir()):
+        registry.promote(task, registry.save(task, folder))
+        print("promoted", flush=True)
+""")
 
 
 class TestServer(RegistryBattery):
@@ -58,6 +75,52 @@ def test_password_is_not_shown() -> None:
     assert "secret" not in str(refusal.value)
 
 
+def test_promotion_that_died_before_the_alias_moved_never_happened(
+    database: str, make_artifact: Callable[[str], Path], task: str, tmp_path: Path
+) -> None:
+    registry = MlflowRegistry(database)
+    one, two, three = (registry.save(task, make_artifact(name)) for name in "abc")
+    registry.promote(task, one)
+    registry.promote(task, two)
+    client = MlflowConnection(database).client
+    client.set_model_version_tag(model_name(task), three, f"{HISTORY}.champion", f"{two},{one}")
+    client.set_model_version_tag(model_name(task), one, f"{HISTORY}.champion", three)
+    assert registry.champion(task) == two
+    assert registry.rollback(task) == one
+    with pytest.raises(RegistryError, match="no earlier champion"):
+        registry.rollback(task)
+
+
+def test_version_that_cascade_did_not_register_is_refused(database: str, task: str) -> None:
+    client = MlflowConnection(database).client
+    client.create_registered_model(model_name(task))
+    client.create_model_version(model_name(task), source="/somewhere", await_creation_for=0)
+    with pytest.raises(RegistryError, match="no version 1 of"):
+        MlflowRegistry(database).promote(task, "1")
+
+
+@pytest.mark.slow
+def test_killed_writer_leaves_a_whole_champion(
+    mlflow_server: MlflowServer, make_artifact: Callable[[str], Path], task: str, tmp_path: Path
+) -> None:
+    for i in range(40):
+        make_artifact(f"proxy{i:02}")
+    rng = random.Random(0)
+    registry = MlflowRegistry(mlflow_server.uri)
+    for round in range(3):
+        command = [sys.executable, "-c", WRITER, mlflow_server.uri, task, str(tmp_path / "made")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"promoted\n"
+            time.sleep(rng.uniform(0, 1))
+            writer.kill()
+        champion = registry.champion(task)
+        assert champion is not None
+        assert registry.load(task, champion, tmp_path / "live").is_dir()
+        assert registry.save(task, make_artifact(f"after{round}"))
+
+
+@pytest.mark.slow
 def test_copy_goes_on_when_the_server_dies(
     tmp_path: Path, make_artifact: Callable[[str], Path]
 ) -> None:

@@ -23,7 +23,6 @@ from cascade.tiers.endpoint import Endpoint
 from cascade.tiers.language import LanguageTier
 from cascade.types import Abstention, Answer, Price, Query
 
-MODEL = Path("models/qwen2.5-coder-0.5b.gguf")
 TASK = Task("review", "filter", "Is this review positive about the product?", ("yes", "no"))
 WORD = {"messages": [{"role": "user", "content": "Say a word."}], "max_tokens": 2}
 
@@ -31,10 +30,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[EmbeddedEngine]:
-    if not MODEL.is_file():
-        pytest.skip(f"{MODEL} is missing; run: cascade models pull")
-    with EmbeddedEngine(MODEL, slots=2, slot_tokens=1024) as running:
+def engine(small_llm: Path) -> Iterator[EmbeddedEngine]:
+    with EmbeddedEngine(small_llm, slots=2, slot_tokens=1024) as running:
         yield running
 
 

@@ -1,0 +1,5 @@
+"""``python -m cascade``: the same as ``cascade``."""
+
+from cascade.cli import main
+
+main()

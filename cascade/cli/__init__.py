@@ -1,0 +1,5 @@
+"""``cascade``: what people type."""
+
+from cascade.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,195 @@
+"""From a recipe to a proxy: read, split, label, fit, calibrate, lay the path, export, report.
+
+Every step is repeatable: labels come from the store once they are bought, and all randomness from
+the recipe's seed. So running it again gives the same artifact, byte for byte, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.distill.calibrate import (
+    ProxyCalibration,
+    StackCalibration,
+    calibrate_proxy,
+    calibrate_stack,
+)
+from cascade.distill.card import model_card
+from cascade.distill.export import Parity, export
+from cascade.distill.fit import Answerer, fit_answerer
+from cascade.distill.path import Costs, build_path
+from cascade.distill.report import (
+    DistillReport,
+    calibration_error,
+    confusion_matrix,
+    reliability_bins,
+)
+from cascade.distill.sample import Sample, draw_train
+from cascade.distill.workshop import (
+    Views,
+    Workshop,
+    ask_small,
+    ask_teacher,
+    dollars_each,
+    indices,
+    look,
+    scores,
+)
+from cascade.tasks import label_counts
+from cascade.tiers.artifact import Artifact, Manifest, Rung
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The training rows that the teacher's labels could be read of.
+
+    y : (n,) label indices; soft : (n, L) the teacher's own probabilities, one-hot where it gave
+    none; small : (n, L) the small LLM's, or None.
+    teacher_counts : (L,) its labels in the uniform half of the sample.
+    """
+
+    texts: list[str]
+    views: Views
+    y: NDArray[np.int64]
+    soft: NDArray[np.float64]
+    small: NDArray[np.float64] | None
+    teacher_counts: NDArray[np.int64]
+    costs: Costs
+    unreadable: int
+    newest: float
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A proxy that nobody has certified yet, and how it came to be."""
+
+    artifact: Artifact
+    report: DistillReport
+    lessons: Lessons
+
+
+async def distil(shop: Workshop) -> Distilled:
+    """Make the proxy of a recipe.
+
+    Raises
+    ------
+    CascadeError
+        The table, a label purchase, too little signal, or a failed export; each says what to do.
+    """
+    lessons = await _learn(shop)
+    labels = shop.bench.task.labels
+    answerer = fit_answerer(
+        lessons.views.embeddings, lessons.y, len(labels), rng=shop.rng(3), soft=lessons.soft
+    )
+    proxy = calibrate_proxy(
+        lessons.views.embeddings, lessons.y, lessons.views.tokens, answerer, rng=shop.rng(4)
+    )
+    small = lessons.small
+    stack = None if small is None else calibrate_stack(small, lessons.y, answerer)
+    path = build_path(
+        np.where(lessons.views.whole & ~proxy.novel, proxy.agreement.out_of_fold, 0.0),
+        None if stack is None else stack.agreement.out_of_fold,
+        lessons.costs,
+        target=shop.recipe.guarantee.target,
+    )
+    model, parity = export(answerer, lessons.views.embeddings, rng=shop.rng(5))
+    report = _report(shop, lessons, answerer, proxy, stack, path, parity)
+    manifest = Manifest(
+        task=shop.recipe.name,
+        identity=shop.bench.identity,
+        labels=labels,
+        agreement=proxy.agreement.model,
+        gate=proxy.gate,
+        path=path,
+        training_digest=report.dataset_digest,
+        created=datetime.fromtimestamp(lessons.newest, UTC).isoformat(timespec="seconds"),
+        label_counts=dict(report.label_counts),
+        stack=stack.stack if stack else None,
+    )
+    artifact = Artifact(manifest, model, proxy.neighbourhood.arrays, model_card(report))
+    return Distilled(artifact, report, lessons)
+
+
+def training_texts(shop: Workshop) -> list[str]:
+    """The texts whose labels a distillation buys to learn from."""
+    return _choose(shop)[0]
+
+
+def _choose(shop: Workshop) -> tuple[list[str], Views, Sample]:
+    """The training texts, how the proxy sees them, and how they were drawn."""
+    candidates = shop.texts(shop.pools.train)
+    seen = look(shop.bench, candidates)
+    sample = draw_train(seen.embeddings, shop.recipe.buy.train, shop.rng(2))
+    return [candidates[row] for row in sample.rows], seen[sample.rows], sample
+
+
+async def _learn(shop: Workshop) -> Lessons:
+    """Buy what the tiers say of the training rows."""
+    texts, views, sample = _choose(shop)
+    teacher = await ask_teacher(shop, texts)
+    small = await ask_small(shop, texts)
+    labels = shop.bench.task.labels
+    y = indices(teacher, labels)
+    readable = y >= 0
+    soft = scores(teacher, len(labels))
+    soft = np.where(np.isnan(soft), np.eye(len(labels))[y], soft)
+    counted = y[readable & sample.uniform]
+    return Lessons(
+        texts=[text for text, keep in zip(texts, readable, strict=True) if keep],
+        views=views[readable],
+        y=y[readable],
+        soft=soft[readable],
+        small=None if small is None else scores(small, len(labels))[readable],
+        teacher_counts=np.bincount(counted, minlength=len(labels)),
+        costs=Costs(small=dollars_each(small) if small else 0.0, large=dollars_each(teacher)),
+        unreadable=int((~readable).sum()),
+        newest=max(one.bought_at for one in [*teacher, *(small or [])]),
+    )
+
+
+def _report(
+    shop: Workshop,
+    lessons: Lessons,
+    answerer: Answerer,
+    proxy: ProxyCalibration,
+    stack: StackCalibration | None,
+    path: tuple[Rung, ...],
+    parity: Parity,
+) -> DistillReport:
+    names = shop.bench.task.labels
+    said = [names[label] for label in lessons.y]
+    guessed = [names[label] for label in answerer.out_of_fold.argmax(axis=1)]
+    bins = reliability_bins(proxy.agreement.out_of_fold, proxy.agreement.agreed)
+    metrics = {
+        "unreadable_labels": float(lessons.unreadable),
+        "calibration_error": calibration_error(bins),
+        "parity_largest_difference": parity.largest,
+    }
+    if stack is not None and lessons.small is not None:
+        raw = np.nan_to_num(lessons.small).argmax(axis=1)
+        metrics["small_agreement_raw"] = float((raw == lessons.y).mean())
+        metrics["small_agreement_stacked"] = float(stack.agreement.agreed.mean())
+    return DistillReport(
+        task=shop.recipe.name,
+        identity=shop.bench.identity,
+        dataset=shop.recipe.source.table,
+        dataset_digest=_digest(lessons.texts, said),
+        label_counts=label_counts(said, names),
+        confusion=confusion_matrix(said, guessed, names),
+        reliability=bins,
+        path=path,
+        target=shop.recipe.guarantee.target,
+        params={"answerer": answerer.description, "seed": shop.recipe.seed},
+        metrics=metrics,
+    )
+
+
+def _digest(texts: list[str], labels: list[str]) -> str:
+    """sha256 over texts and labels."""
+    return hashlib.sha256(msgspec.json.encode(list(zip(texts, labels, strict=True)))).hexdigest()
