@@ -12,7 +12,7 @@ import aiohttp
 import typer
 
 from cascade.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from cascade.cli.output import print_json
+from cascade.cli.output import print_json, progress
 from cascade.config import load_config
 from cascade.errors import TierRejected, TierUnavailable
 
@@ -96,8 +96,8 @@ def demo(
         "training/recipes/review-positive.yaml"
     ),
     seconds: Annotated[
-        float, typer.Option(help="Stop sending held-back requests after this long.")
-    ] = 600.0,
+        float | None, typer.Option(help="Stop sending held-back requests after this long.")
+    ] = None,
 ) -> None:
     """Distil, certify, promote and serve a proxy on real reviews, and measure it.
 
@@ -105,7 +105,7 @@ def demo(
     """
     from cascade.demo import run
 
-    run(config, recipe, seconds)
+    run(config, recipe, progress, seconds)
 
 
 async def _post(url: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:

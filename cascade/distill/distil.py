@@ -92,9 +92,10 @@ async def distil(shop: Workshop) -> Distilled:
     )
     small = lessons.small
     stack = None if small is None else calibrate_stack(small, lessons.y, answerer)
+    usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
     path = build_path(
-        np.where(lessons.views.whole & ~proxy.novel, proxy.agreement.out_of_fold, 0.0),
-        None if stack is None else stack.agreement.out_of_fold,
+        np.where(usual, proxy.agreement.out_of_fold, 0.0),
+        None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0),
         lessons.costs,
         target=shop.recipe.guarantee.target,
     )

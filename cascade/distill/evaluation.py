@@ -63,10 +63,11 @@ def champion(shop: Workshop) -> Artifact:
 
 
 def _accuracy(shop: Workshop, answers: dict[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Share of human labels that each gives; empty where the recipe names no gold column."""
+    """Share of the human labels that each gives; empty where no row has one."""
     gold = shop.rows.gold
-    if gold is None:
-        return {}
     place = {label: index for index, label in enumerate(shop.bench.task.labels)}
-    human = np.array([place.get(gold[row] or "", -2) for row in shop.pools.evaluate])
-    return {name: float((said == human).mean()) for name, said in answers.items()}
+    known = [i for i, row in enumerate(shop.pools.evaluate) if gold and gold[row] in place]
+    if not known:
+        return {}
+    human = np.array([place[gold[shop.pools.evaluate[i]]] for i in known])
+    return {name: float((said[known] == human).mean()) for name, said in answers.items()}

@@ -32,7 +32,9 @@ async def plan_labels(shop: Workshop) -> dict[str, Any]:
         "teacher": model,
         "labels_there": found.there,
         "labels_to_buy": found.to_buy,
-        "seconds": found.seconds or "unknown until the first label is bought",
+        "seconds": "unknown until the first label is bought"
+        if found.seconds is None
+        else found.seconds,
         "dollars": found.dollars if found.dollars is not None else _guess(shop, texts, found),
         "break_even_requests": found.break_even_rows,
         "expected_requests": shop.recipe.expected_requests,

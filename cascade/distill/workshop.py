@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -28,24 +28,10 @@ ProgressOf = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """One task's recipe, tiers, store and registry; built once by the caller.
-
-    work : folder for artifacts that are not registered yet.
-    tracking : an MLflow URI, or None where nothing is tracked.
-    limit_dollars : most to spend on one kind of label in one go.
-    """
+class Material:
+    """A recipe's texts, and which of them are for what. Asks nobody."""
 
     recipe: Recipe
-    bench: Bench
-    store: Store
-    registry: Registry
-    work: Path
-    progress: ProgressOf
-    tracking: str | None = None
-    limit_dollars: float = float("inf")
-    audit_rate: float = 0.01
-    concurrency: int = field(default=4)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A stream of its own for each purpose, so that no step disturbs another's draws."""
@@ -54,7 +40,7 @@ class Workshop:
     @cached_property
     def rows(self) -> Rows:
         """The recipe's distinct texts."""
-        return read_rows(self.recipe.source, self.bench.task.window, self.rng(0))
+        return read_rows(self.recipe.source, self.recipe.task.window, self.rng(0))
 
     @cached_property
     def pools(self) -> Pools:
@@ -64,6 +50,26 @@ class Workshop:
     def texts(self, rows: NDArray[np.intp]) -> list[str]:
         """The texts of some rows."""
         return [self.rows.texts[row] for row in rows]
+
+
+@dataclass(frozen=True)
+class Workshop(Material):
+    """One task's material, tiers, store and registry; built once by the caller.
+
+    work : folder for artifacts that are not registered yet.
+    tracking : an MLflow URI, or None where nothing is tracked.
+    limit_dollars : most to spend on one kind of label in one go.
+    """
+
+    bench: Bench
+    store: Store
+    registry: Registry
+    work: Path
+    progress: ProgressOf
+    tracking: str | None = None
+    limit_dollars: float = float("inf")
+    audit_rate: float = 0.01
+    concurrency: int = 4
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ async def test_answers_with_probabilities_and_reuses_the_prefix(endpoint: Endpoi
     assert len(answers) == 6
 
 
-async def test_models_are_named_without_paths_of_this_machine(endpoint: Endpoint) -> None:
-    assert await endpoint.models() == [MODEL.stem]
+async def test_models_are_named_without_paths(endpoint: Endpoint, small_llm: Path) -> None:
+    assert await endpoint.models() == [small_llm.stem]
 
 
 async def test_streams(endpoint: Endpoint) -> None:
