@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -15,6 +15,10 @@ from cascade.errors import ConfigError
 from cascade.types import Price
 
 ENVIRONMENT = re.compile(r"\$\{(\w+)\}")
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,9 +37,9 @@ class LanguageModel(Strict, frozen=True):
     replicas: tuple[str, ...] = ()
     api_key: str | None = None
     price: Price = Price()
-    timeout_seconds: float = 60.0
-    attempts: int = 3
-    concurrency: int = 4
+    timeout_seconds: Seconds = 60.0
+    attempts: Count = 3
+    concurrency: Count = 4
 
     def __post_init__(self) -> None:
         if self.engine == "openai" and not self.replicas:
@@ -50,7 +54,7 @@ class ProxyTier(Strict, frozen=True):
     threads : cores of ONNX Runtime for one batch.
     """
 
-    threads: int = 1
+    threads: Count = 1
 
 
 class Tiers(Strict, frozen=True):
@@ -66,7 +70,6 @@ class Guarantee(Strict, frozen=True):
 
     target: float = 0.95
     delta: float = 0.05
-    label_budget: int = 1000
 
     def __post_init__(self) -> None:
         if not (0.5 <= self.target < 1 and 0 < self.delta < 0.5):
@@ -88,9 +91,9 @@ class Listen(Strict, frozen=True):
     """Where the gateway listens; anything but loopback needs ``api_keys``."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
-    body_bytes: int = 4 * 1024 * 1024
-    drain_seconds: float = 30.0
+    port: Port = 8080
+    body_bytes: Count = 4 * 1024 * 1024
+    drain_seconds: Seconds = 30.0
 
     @property
     def loopback(self) -> bool:
@@ -103,7 +106,6 @@ class GatewayConfig(Strict, frozen=True):
 
     version: Literal[1]
     tiers: Tiers
-    guarantee: Guarantee = Guarantee()
     audit: Audit = Audit()
     tasks: str = "training/recipes"
     store: str = "sqlite:///data/cascade.db"
@@ -112,13 +114,16 @@ class GatewayConfig(Strict, frozen=True):
     listen: Listen = Listen()
     api_keys: tuple[str, ...] = ()
     admin_key: str | None = None
-    poll_seconds: float = 5.0
+    poll_seconds: Seconds = 5.0
 
     def __post_init__(self) -> None:
         if not self.listen.loopback and not self.api_keys:
             raise ValueError(
                 f"listen.host {self.listen.host} can be reached from outside: set `api_keys`"
             )
+        keys = [*self.api_keys, *([] if self.admin_key is None else [self.admin_key])]
+        if not all(key.strip() for key in keys):  # "authorization: Bearer " would open the door
+            raise ValueError("a key is empty: is its environment variable filled in?")
 
 
 Shape = TypeVar("Shape", bound=Strict)
@@ -147,12 +152,29 @@ def read_yaml(path: Path, shape: type[Shape], environment: Mapping[str, str]) ->
         One sentence that says what is wrong and where.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeys)
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ValueError(f"is not YAML: {exc}") from exc
-    return msgspec.convert(_substitute(raw, environment), shape)
+    try:
+        return msgspec.convert(_substitute(raw, environment), shape)
+    except msgspec.ValidationError as exc:
+        quote = ": put it in quotes, YAML reads a bare yes, no, on or off as true or false"
+        raise ValueError(f"{exc}{quote if 'got `bool`' in str(exc) else ''}") from exc
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key may occur once: PyYAML itself keeps the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; ``ValueError`` for a repeated key."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: {key.value!r} occurs twice")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def _substitute(value: Any, environment: Mapping[str, str]) -> Any:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
-from cascade.config import Guarantee, Strict, read_yaml
+import msgspec
+
+from cascade.config import Count, Guarantee, Strict, read_yaml
 from cascade.errors import RecipeError
 from cascade.prompts import MOST_LABELS
 from cascade.tasks import Example, Kind, Task, Window
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+Seed = Annotated[int, msgspec.Meta(ge=0)]
 
 REFUSED_KINDS = {
     "rank": "graded labels need a ranking certificate, which does not exist yet",
@@ -23,7 +30,7 @@ class TextColumn(Strict, frozen=True):
     """Which column holds the text, and how much of it belongs to the task."""
 
     column: str
-    head_tokens: int | None = None
+    head_tokens: Count | None = None
 
 
 class Source(Strict, frozen=True):
@@ -35,7 +42,7 @@ class Source(Strict, frozen=True):
     table: str
     text: str | TextColumn
     gold: str | None = None
-    limit: int | None = None
+    limit: Count | None = None
 
     @property
     def column(self) -> TextColumn:
@@ -46,9 +53,9 @@ class Source(Strict, frozen=True):
 class Labels(Strict, frozen=True):
     """How many teacher labels to buy for each purpose."""
 
-    train: int = 400
-    certify: int = 300
-    evaluate: int = 300
+    train: Count = 400
+    certify: Count = 300
+    evaluate: Count = 300
 
 
 class SolvedExample(Strict, frozen=True):
@@ -59,7 +66,10 @@ class SolvedExample(Strict, frozen=True):
 
 
 class Recipe(Strict, frozen=True):
-    """One task, its texts and the guarantee it must hold."""
+    """One task, its texts and the guarantee it must hold.
+
+    teacher : the last tier, whose answers count as right; no other tier can be it yet.
+    """
 
     name: str
     kind: str
@@ -67,20 +77,20 @@ class Recipe(Strict, frozen=True):
     source: Source
     labels: tuple[str, ...] = ()
     examples: tuple[SolvedExample, ...] = ()
-    teacher: str = "large"
+    teacher: Literal["large"] = "large"
     embedder: str = "minilm-int8"
     guarantee: Guarantee = Guarantee()
     buy: Labels = Labels()
-    expected_requests: int = 1_000_000
+    expected_requests: Count = 1_000_000
     allow_missed: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.kind in REFUSED_KINDS:
             raise ValueError(f"kind {self.kind} is refused: {REFUSED_KINDS[self.kind]}")
         if self.kind not in ("filter", "classify"):
             raise ValueError(f"kind {self.kind!r} is none of filter, classify")
-        if not self.name.replace("-", "").isalnum() or self.name != self.name.lower():
+        if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r}: use lower-case letters, digits and hyphens")
         if not self.prompt.strip():
             raise ValueError("prompt is empty")
@@ -88,6 +98,8 @@ class Recipe(Strict, frozen=True):
 
     def _check_labels(self) -> None:
         labels = self.task_labels
+        if any(not label or label != label.strip() for label in labels):
+            raise ValueError("a label is empty or has white space around it")
         twice = [label for label, n in Counter(map(str.casefold, labels)).items() if n > 1]
         if twice:
             raise ValueError(f"labels occur twice: {', '.join(twice)}")
@@ -98,6 +110,9 @@ class Recipe(Strict, frozen=True):
         unknown = {example.label for example in self.examples} - set(labels)
         if unknown:
             raise ValueError(f"examples use unknown labels: {', '.join(sorted(unknown))}")
+        unknown = set(self.allow_missed) - set(labels)
+        if unknown:
+            raise ValueError(f"allow_missed has unknown labels: {', '.join(sorted(unknown))}")
 
     @property
     def task_labels(self) -> tuple[str, ...]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+Dollars = Annotated[float, msgspec.Meta(ge=0)]
 
 Message = Mapping[str, Any]
 """One chat message in OpenAI's shape: ``{"role": ..., "content": ...}``."""
@@ -29,7 +33,7 @@ class Query:
         >>> Query.from_text("good").text
         'good'
         """
-        name = id or hashlib.sha256(text.encode()).hexdigest()[:16]
+        name = id or hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return cls(name, ({"role": "user", "content": text},))
 
     @property
@@ -65,13 +69,12 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Dollars per million tokens."""
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dollars per million tokens. Part of a file: a misspelt key must not mean "for free"."""
 
-    input: float = 0.0
-    cached_input: float = 0.0
-    output: float = 0.0
+    input: Dollars = 0.0
+    cached_input: Dollars = 0.0
+    output: Dollars = 0.0
 
     def dollars(self, usage: Usage) -> float:
         """What ``usage`` costs.

@@ -26,7 +26,7 @@ def test_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD))
     assert config.listen.loopback
     assert config.tiers.small is None
-    assert config.guarantee.target == 0.95
+    assert (config.audit.rate, config.audit.floor) == (0.01, 0.002)
 
 
 def test_environment_is_substituted(tmp_path: Path) -> None:
@@ -40,7 +40,13 @@ def test_environment_is_substituted(tmp_path: Path) -> None:
         (GOOD + "colour: red\n", "unknown field `colour`"),
         (GOOD + "admin_key: ${SECRET}\n", "SECRET"),
         (GOOD + "listen: {host: 0.0.0.0}\n", "api_keys"),
-        (GOOD + "guarantee: {target: 1.0}\n", "target"),
+        (GOOD + "audit: {rate: 0.1}\naudit: {rate: 0.2}\n", "line 6: 'audit' occurs twice"),
+        (GOOD.replace("input", "inptu"), "unknown field `inptu`"),
+        (GOOD.replace("0.6", "-1"), "price.input"),
+        (GOOD.replace("engine: embedded", "engine: embedded, concurrency: 0"), "concurrency"),
+        (GOOD + "poll_seconds: 0\n", "poll_seconds"),
+        (GOOD + "listen: {port: 70000}\n", "port"),
+        (GOOD + "listen: {host: no}\n", "`bool` - at `.*listen.host`: put it in quotes"),
         (GOOD + "audit: {rate: 0.001, floor: 0.01}\n", "floor"),
         ("version: 2\ntiers: {large: {model: m, engine: embedded}}\n", "version"),
         ("version: 1\ntiers: {large: {model: m}}\n", "replicas"),
@@ -61,6 +67,20 @@ def test_every_mistake_has_a_sentence(tmp_path: Path, text: str, says: str) -> N
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("key", ["api_keys: ['${EMPTY}']", "admin_key: ${EMPTY}"])
+def test_an_empty_key_opens_nothing(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match="a key is empty"):
+        load_config(write(tmp_path, GOOD + key), {"EMPTY": ""})
+
+
+def test_merged_and_odd_keys_are_not_repeated_ones(tmp_path: Path) -> None:
+    """``<<`` may say a key that its own mapping overrides; what is no string is no field either."""
+    merged = "audit: {<<: {rate: 0.5}, rate: 0.2}\n"
+    assert load_config(write(tmp_path, GOOD + merged)).audit.rate == 0.2
+    with pytest.raises(ConfigError):
+        load_config(write(tmp_path, GOOD + "{a: 1}: 2\n"))
 
 
 def test_a_list_is_searched_for_variables(tmp_path: Path) -> None:

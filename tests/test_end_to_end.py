@@ -69,7 +69,6 @@ tiers:
     model: qwen2.5-coder-0.5b
     engine: embedded
     price: {{input: 1.0, cached_input: 0.2, output: 2.0}}
-guarantee: {{target: 0.8, delta: 0.2}}
 tasks: {folder}/recipes
 store: sqlite:///{folder}/cascade.db
 registry: sqlite:///{folder}/mlflow.db
@@ -85,7 +84,7 @@ examples:  # without them the 135M talks instead of answering
   - {{text: The service was dreadful., label: "no"}}
 source: {{table: {folder}/reviews.csv, text: text}}
 guarantee: {{target: 0.8, delta: 0.2}}
-buy: {{train: 60, certify: 48, evaluate: 20}}
+buy: {{train: 32, certify: 20, evaluate: 20}}
 """
 
 
@@ -255,7 +254,7 @@ TURNS = [user(REVIEW), {"role": "assistant", "content": "yes"}, user("Are you su
 @pytest.mark.parametrize(
     ("reason", "fields"),
     {
-        "truncated": {"messages": [user("This kettle is good. " * 150)]},
+        "truncated": {"messages": [user("This kettle is good. " * 52)]},
         "novel": {"messages": [user("SELECT name FROM users WHERE id = 7; -- %&/ 0x1f")]},
         "multi_turn": {"messages": TURNS},
         "unsupported_input": {"messages": [user(REVIEW)], "tools": [TOOL]},
@@ -265,10 +264,15 @@ def test_unusual_input_goes_to_the_teacher(
     gateway: Served, reason: str, fields: dict[str, Any]
 ) -> None:
     answer, told = post(f"{gateway.url}/v1/chat/completions", {"model": MODEL, **fields})
-    if "error" in answer:  # a teacher of 0.5B may talk instead of answering: then it says so
-        assert answer["error"]["code"] == "unreadable"
-    else:
-        assert (told["x-cascade-tier"], told["x-cascade-reason"]) == ("large", reason)
+    assert answer["choices"][0]["message"]["content"] in ("yes", "no")
+    assert (told["x-cascade-tier"], told["x-cascade-reason"]) == ("large", reason)
+
+
+def test_an_image_is_refused_by_a_teacher_that_cannot_see(client: OpenAI) -> None:
+    pixel = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(BadRequestError) as refusal:
+        client.chat.completions.create(model=MODEL, messages=[user([pixel])])
+    assert refusal.value.code == "unsupported_input"
 
 
 def test_errors_are_those_of_openai(client: OpenAI) -> None:

@@ -109,3 +109,9 @@ def test_any_change_of_the_task_changes_its_identity(change: dict, field: list[s
 
 def test_absent_labels_are_counted_as_zero() -> None:
     assert label_counts(["a", "a"], ["a", "b"]) == {"a": 2, "b": 0}
+
+
+def test_half_a_surrogate_pair_is_a_query_with_an_id_of_its_own() -> None:
+    """It may come out of a JSON body; an engine will refuse it, but nothing may crash before."""
+    half, other = Query.from_text("\ud800"), Query.from_text("\udc00")
+    assert half.text == "\ud800" and half.id != other.id

@@ -125,6 +125,14 @@ async def _post(url: str, body: dict[str, Any], headers: dict[str, str]) -> dict
             }
     except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
         raise TierUnavailable(f"{url} does not answer ({exc}): is cascade serve running?") from exc
-    if "error" in content:
-        raise TierRejected(content["error"]["message"], response.status)
-    return {"answer": content["choices"][0]["message"]["content"], "cascade": told}
+    return {"answer": _spoken(url, content, response.status), "cascade": told}
+
+
+def _spoken(url: str, content: Any, status: int) -> str:
+    """The text of a chat completion."""
+    match content:
+        case {"error": {"message": str(message)}}:
+            raise TierRejected(message, status)
+        case {"choices": [{"message": {"content": str(text)}}, *_]}:
+            return text
+    raise TierUnavailable(f"{url} answers, but not like a gateway: is cascade serve running there?")

@@ -15,6 +15,7 @@ from cascade import certify
 from cascade.certify import Certificate, StreamAudit
 from cascade.distill.card import model_card
 from cascade.distill.distil import Distilled
+from cascade.distill.label import silent
 from cascade.distill.replay import TEACHER, Opinions, judge
 from cascade.distill.workshop import (
     Workshop,
@@ -105,18 +106,30 @@ async def _draw(shop: Workshop, distilled: Distilled) -> _Draws:
 async def _audit(shop: Workshop, audit: StreamAudit, draws: _Draws) -> NDArray[np.int64]:
     """Run the audit; (n,) the teacher's label index of each draw, -1 where it is not known."""
     truth = np.full(len(draws.texts), -1)
-    for start in range(0, len(draws.texts), CHUNK):
-        rows = range(start, min(start + CHUNK, len(draws.texts)))
-        wanted = [row for row in rows if audit.wants(draws.answers[row] != TEACHER)]
-        bought = await ask_teacher(shop, [draws.texts[row] for row in wanted]) if wanted else []
-        truth[wanted] = indices(bought, shop.bench.task.labels)
-        for row in rows:
+    with shop.progress("certification draws") as report:
+        for start in range(0, len(draws.texts), CHUNK):
+            rows = range(start, min(start + CHUNK, len(draws.texts)))
+            await _take(shop, audit, draws, rows, truth)
+            report(rows.stop, len(draws.texts), 0.0)
             if audit.done:
-                return truth
-            answered = draws.answers[row] != TEACHER
-            wrong = draws.answers[row] != truth[row] if row in wanted else None
-            audit.record(str(row), answered, wrong)
+                break
     return truth
+
+
+async def _take(
+    shop: Workshop, audit: StreamAudit, draws: _Draws, rows: range, truth: NDArray[np.int64]
+) -> None:
+    """Buy the labels that a chunk of draws needs into ``truth``, then record draw by draw."""
+    wanted = [row for row in rows if audit.wants(draws.answers[row] != TEACHER)]
+    if wanted:
+        bought = await ask_teacher(shop, [draws.texts[row] for row in wanted], silent)
+        truth[wanted] = indices(bought, shop.bench.task.labels)
+    for row in rows:
+        if audit.done:
+            return
+        answered = draws.answers[row] != TEACHER
+        wrong = draws.answers[row] != truth[row] if row in wanted else None
+        audit.record(str(row), answered, wrong)
 
 
 def _sealed(distilled: Distilled, certificate: Certificate, best: int) -> Artifact:

@@ -22,7 +22,7 @@ async def evaluate(shop: Workshop) -> dict[str, Any]:
     Raises
     ------
     RegistryError
-        There is no champion, or it was made for something else.
+        There is no champion, it is not certified, or it was made for something else.
     """
     artifact = champion(shop)
     texts = shop.texts(shop.pools.evaluate)
@@ -54,6 +54,10 @@ def champion(shop: Workshop) -> Artifact:
         raise RegistryError(f"{name} has no champion: cascade train <recipe> --promote")
     with TemporaryDirectory() as folder:
         artifact = Artifact.load(shop.registry.load(name, version, Path(folder)))
+    if artifact.manifest.thresholds is None:
+        raise RegistryError(
+            f"{name} version {version} has no certificate: cascade promote <recipe>"
+        )
     differing = artifact.manifest.identity.differences(shop.bench.identity)
     if differing:
         raise RegistryError(

@@ -29,7 +29,7 @@ async def in_workshop(
 
     Parameters
     ----------
-    limit_dollars : most to spend on one kind of label.
+    limit_dollars : most to spend on labels, of every tier together.
 
     Raises
     ------

@@ -74,7 +74,8 @@ def split(n_rows: int, buy: Labels, rng: np.random.Generator) -> Pools:
     order = rng.permutation(n_rows)
     judges = buy.evaluate + buy.certify
     return Pools(
-        train=order[judges : judges + CANDIDATES_A_LABEL * buy.train],
+        # from the other end: raising `certify` later keeps the training labels already bought
+        train=order[judges:][::-1][: CANDIDATES_A_LABEL * buy.train],
         certify=order[buy.evaluate : judges],
         evaluate=order[: buy.evaluate],
     )

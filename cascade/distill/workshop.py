@@ -6,8 +6,8 @@ Knows how to look (embed) and to ask (buy); knows nothing of fitting, certifying
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -52,13 +52,20 @@ class Material:
         return [self.rows.texts[row] for row in rows]
 
 
+@dataclass
+class Bill:
+    """Dollars spent on labels so far."""
+
+    dollars: float = 0.0
+
+
 @dataclass(frozen=True)
 class Workshop(Material):
     """One task's material, tiers, store and registry; built once by the caller.
 
     work : folder for artifacts that are not registered yet.
     tracking : an MLflow URI, or None where nothing is tracked.
-    limit_dollars : most to spend on one kind of label in one go.
+    limit_dollars : most to spend on labels, of every tier together, while the workshop is open.
     """
 
     bench: Bench
@@ -70,6 +77,7 @@ class Workshop(Material):
     limit_dollars: float = float("inf")
     audit_rate: float = 0.01
     concurrency: int = 4
+    bill: Bill = field(default_factory=Bill)
 
 
 @dataclass(frozen=True)
@@ -93,28 +101,39 @@ def look(bench: Bench, texts: Sequence[str]) -> Views:
     return Views(bench.embedder.encode(texts), tokens, tokens <= bench.embedder.max_tokens)
 
 
-async def ask_teacher(shop: Workshop, texts: Sequence[str]) -> list[Label]:
-    """The teacher's labels, in order."""
-    return await _ask(shop, LARGE, shop.bench.large, texts)
+async def ask_teacher(
+    shop: Workshop, texts: Sequence[str], progress: Progress | None = None
+) -> list[Label]:
+    """The teacher's labels, in order; with a progress of its own where none is handed in."""
+    return await _ask(shop, LARGE, shop.bench.large, texts, progress)
 
 
 async def ask_small(shop: Workshop, texts: Sequence[str]) -> list[Label] | None:
     """The small LLM's labels, in order; None without a small tier."""
     small = shop.bench.small
-    return None if small is None else await _ask(shop, SMALL, small, texts)
+    return None if small is None else await _ask(shop, SMALL, small, texts, None)
 
 
-async def _ask(shop: Workshop, name: str, tier: Tier, texts: Sequence[str]) -> list[Label]:
+async def _ask(
+    shop: Workshop, name: str, tier: Tier, texts: Sequence[str], progress: Progress | None
+) -> list[Label]:
     model = shop.bench.models[name]
-    with shop.progress(f"labels from {model}") as progress:
+    shown = shop.progress(f"labels from {model}") if progress is None else nullcontext(progress)
+    before = shop.bill.dollars
+
+    def tell(done: int, total: int, dollars: float) -> None:
+        shop.bill.dollars = before + dollars
+        report(done, total, dollars)
+
+    with shown as report:
         return await buy(
             shop.bench.task,
             tier,
             texts,
             shop.store,
-            limit_dollars=shop.limit_dollars,
+            limit_dollars=shop.limit_dollars - before,
             concurrency=shop.concurrency,
-            progress=progress,
+            progress=tell,
             teacher_model=model,
         )
 

@@ -31,7 +31,7 @@ from cascade.embed.static import build_static_embedder
 from cascade.recipes import Labels, Recipe, Source
 from cascade.registry import Registry
 from cascade.registry.folder import FolderRegistry
-from cascade.store import Store, open_store
+from cascade.store import open_store
 from cascade.types import Abstention, Answer, Price, Query, Reply, Tier, Usage
 
 YES, NO = "yes", "no"
@@ -114,7 +114,7 @@ def lean(text: str) -> Opinion:
 class RuleTier:
     """A tier that answers by a rule. ``asked`` : every text, in the order of asking."""
 
-    def __init__(self, name: str, rule: Callable[[str], Opinion], spent: Usage = Usage()) -> None:
+    def __init__(self, name: str, rule: Callable[[str], Opinion], spent: Usage) -> None:
         self.name = name
         self.asked: list[str] = []
         self._rule = rule
@@ -185,34 +185,46 @@ def quiet(title: str) -> Iterator[Progress]:
     yield silent
 
 
-def shop_of(
+@contextmanager
+def workshop(
     folder: Path,
     recipe: Recipe,
     large: Tier,
     small: Tier | None = None,
     *,
-    store: Store | None = None,
     registry: Registry | None = None,
     tracking: str | None = None,
-) -> Workshop:
-    """A workshop with its store and registry below ``folder``."""
+) -> Iterator[Workshop]:
+    """A workshop with its store, models, and, unless there is another, registry in ``folder``."""
     embedder = make_embedder(folder / "models")
     task = recipe.task
     models = {"large": "big-model", **({"small": "small-model"} if small else {})}
-    return Workshop(
-        recipe=recipe,
-        bench=Bench(
-            task=task,
-            identity=task.identity(models["large"], f"{embedder.name}@{embedder.version}"),
-            embedder=embedder,
-            large=large,
-            small=small,
-            models=models,
-            prices=dict.fromkeys(models, Price(input=1.0, output=2.0)),
-        ),
-        store=store or open_store(f"sqlite:///{folder}/cascade.db"),
-        registry=registry or FolderRegistry(folder / "registry"),
-        work=folder / "work",
-        progress=quiet,
-        tracking=tracking,
+    bench = Bench(
+        task=task,
+        identity=task.identity(models["large"], f"{embedder.name}@{embedder.version}"),
+        embedder=embedder,
+        large=large,
+        small=small,
+        models=models,
+        prices=dict.fromkeys(models, Price(input=1.0, output=2.0)),
     )
+    with open_store(f"sqlite:///{folder}/cascade.db") as store:
+        yield Workshop(
+            recipe=recipe,
+            bench=bench,
+            store=store,
+            registry=registry or FolderRegistry(folder / "registry"),
+            work=folder / "work",
+            progress=quiet,
+            tracking=tracking,
+        )
+
+
+def large_tier(rule: Callable[[str], Opinion] = teach) -> RuleTier:
+    """The teacher."""
+    return RuleTier("large", rule, TEACHER_SPENT)
+
+
+def small_tier(rule: Callable[[str], Opinion] = lean) -> RuleTier:
+    """The small LLM."""
+    return RuleTier("small", rule, SMALL_SPENT)
