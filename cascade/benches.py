@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cascade.config import GatewayConfig, LanguageModel
 from cascade.embed import Embedder, load_embedder
-from cascade.models import ModelStore
+from cascade.embed.cached import Cached
 from cascade.models import open_store as open_models
 from cascade.recipes import Recipe
 from cascade.tasks import Identity, Task
@@ -70,9 +70,8 @@ def connect(config: GatewayConfig, stack: ExitStack) -> dict[str, Connection]:
         A model is missing or an engine does not start.
     """
     tiers = {SMALL: config.tiers.small, LARGE: config.tiers.large}
-    models = open_models({"CASCADE_MODELS": config.models})
     return {
-        tier: Connection(tier, model, _endpoint(model, models, stack))
+        tier: Connection(tier, model, _endpoint(model, config.models, stack))
         for tier, model in tiers.items()
         if model is not None
     }
@@ -83,7 +82,7 @@ def set_benches(
 ) -> dict[str, Bench]:
     """A bench for every recipe; recipes with the same embedder share it."""
     embedders = {
-        name: load_embedder(name, Path(config.models), threads=config.tiers.proxy.threads)
+        name: Cached(load_embedder(name, Path(config.models), threads=config.tiers.proxy.threads))
         for name in {recipe.embedder for recipe in recipes.values()}
     }
     return {
@@ -92,10 +91,10 @@ def set_benches(
     }
 
 
-def _endpoint(model: LanguageModel, models: ModelStore, stack: ExitStack) -> Endpoint:
+def _endpoint(model: LanguageModel, models: str, stack: ExitStack) -> Endpoint:
     urls, key = model.replicas, model.api_key
     if model.engine == "embedded":
-        path = models.path(model.model)
+        path = open_models({"CASCADE_MODELS": models}).path(model.model)
         engine = stack.enter_context(EmbeddedEngine(path, slots=model.concurrency))
         urls, key = (engine.base_url,), engine.api_key
     return Endpoint(

@@ -132,15 +132,22 @@ Shape = TypeVar("Shape", bound=Strict)
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> GatewayConfig:
     """Read gateway.yaml.
 
+    ``CASCADE_MODELS`` and ``MLFLOW_TRACKING_URI`` in the environment override the file.
+
     Raises
     ------
     ConfigError
         The file is missing, is not YAML, has an unknown key, a wrong type or an unset ``${NAME}``.
     """
     try:
-        return read_yaml(path, GatewayConfig, environment)
+        config = read_yaml(path, GatewayConfig, environment)
     except ValueError as exc:
         raise ConfigError(f"{path}: {exc}") from exc
+    return msgspec.structs.replace(
+        config,
+        models=environment.get("CASCADE_MODELS") or config.models,
+        registry=environment.get("MLFLOW_TRACKING_URI") or config.registry,
+    )
 
 
 def read_yaml(path: Path, shape: type[Shape], environment: Mapping[str, str]) -> Shape:

@@ -86,6 +86,15 @@ async def test_recipes_with_the_same_embedder_share_it(tmp_path: Path, url: str)
     assert benches["c"].embedder is not benches["a"].embedder
 
 
+async def test_endpoints_need_no_embedded_models(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the list of what could be pulled, which an installed package may lack."""
+    monkeypatch.setattr("cascade.benches.open_models", None)
+    with ExitStack() as stack:
+        await close(connect(config(tmp_path, url), stack))
+
+
 def test_missing_embedder_says_how_to_get_it(tmp_path: Path, url: str) -> None:
     recipe = recipe_of(tmp_path / "t.csv", embedder="minilm-int8")
     with pytest.raises(ModelUnavailable, match="cascade models pull minilm-int8"):

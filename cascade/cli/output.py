@@ -21,7 +21,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; numbers to the right."""
+    """A table on a terminal, numbers to the right; lines with tabs elsewhere."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            sys.stdout.write("\t".join(map(str, row)) + "\n")
+        return
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, justify="left" if name == columns[0] else "right")

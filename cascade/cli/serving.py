@@ -14,7 +14,7 @@ import typer
 from cascade.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from cascade.cli.output import print_json, progress
 from cascade.config import load_config
-from cascade.errors import TierRejected, TierUnavailable
+from cascade.errors import ConfigError, TierRejected, TierUnavailable
 
 ASK_SECONDS = 120
 
@@ -70,10 +70,10 @@ def validate(
     """
     from cascade.recipes import load_recipe, load_recipes
 
-    loaded = load_config(config)
-    tasks = load_recipes(Path(loaded.tasks))
-    for path in recipes or []:
-        tasks[path.stem] = load_recipe(path)
+    folder = Path(load_config(config).tasks)
+    if not folder.is_dir():
+        raise ConfigError(f"{config}: tasks: {folder} is no folder of recipes")
+    tasks = [*load_recipes(folder), *(load_recipe(path).name for path in recipes or [])]
     typer.echo(f"{config}: good; tasks: {', '.join(tasks) or 'none'}")
 
 

@@ -21,7 +21,6 @@ from cascade.distill.workshop import (
     Workshop,
     ask_small,
     ask_teacher,
-    dollars_each,
     indices,
     look,
     scores,
@@ -59,7 +58,6 @@ class _Draws:
     texts: list[str]
     opinions: Opinions
     answers: NDArray[np.int64]  # (n, G)
-    small_dollars: float
 
 
 async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
@@ -82,13 +80,14 @@ async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
         nothing = np.zeros((len(shop.bench.task.labels),) * 2, np.int64)
         return Certified(distilled.artifact, None, str(exc), audit.labels, nothing, 0.0)
     best = audit.certified or 0
+    asked = float(draws.opinions.asks_small(path[best]).mean())
     return Certified(
         artifact=_sealed(distilled, certificate, best),
         certificate=certificate,
         refusal="",
         labels=audit.labels,
         confusion=_confusion(truth, draws.answers[:, best], len(shop.bench.task.labels)),
-        dollars_below=draws.small_dollars * float(draws.opinions.asks_small(path[best]).mean()),
+        dollars_below=distilled.lessons.costs.small * asked,
     )
 
 
@@ -99,8 +98,7 @@ async def _draw(shop: Workshop, distilled: Distilled) -> _Draws:
     small = await ask_small(shop, texts)
     heard = None if small is None else scores(small, len(manifest.labels))
     opinions = judge(Proxy(distilled.artifact), look(shop.bench, texts), manifest.stack, heard)
-    price = dollars_each(small) if small else 0.0
-    return _Draws(texts, opinions, opinions.answers(manifest.path), price)
+    return _Draws(texts, opinions, opinions.answers(manifest.path))
 
 
 async def _audit(shop: Workshop, audit: StreamAudit, draws: _Draws) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ the recipe's seed. So running it again gives the same artifact, byte for byte, a
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -36,13 +37,16 @@ from cascade.distill.workshop import (
     Workshop,
     ask_small,
     ask_teacher,
-    dollars_each,
     indices,
     look,
     scores,
 )
+from cascade.errors import NotEnoughSignal
+from cascade.store import Label
 from cascade.tasks import label_counts
 from cascade.tiers.artifact import Artifact, Manifest, Rung
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,7 @@ async def distil(shop: Workshop) -> Distilled:
     proxy = calibrate_proxy(
         lessons.views.embeddings, lessons.y, lessons.views.tokens, answerer, rng=shop.rng(4)
     )
-    small = lessons.small
-    stack = None if small is None else calibrate_stack(small, lessons.y, answerer)
+    stack = _stack_of(lessons, answerer)
     usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
     path = build_path(
         np.where(usual, proxy.agreement.out_of_fold, 0.0),
@@ -115,6 +118,17 @@ async def distil(shop: Workshop) -> Distilled:
     )
     artifact = Artifact(manifest, model, proxy.neighbourhood.arrays, model_card(report))
     return Distilled(artifact, report, lessons)
+
+
+def _stack_of(lessons: Lessons, answerer: Answerer) -> StackCalibration | None:
+    """The small tier's stack; None without one, or where the small LLM answered too little."""
+    if lessons.small is None:
+        return None
+    try:
+        return calibrate_stack(lessons.small, lessons.y, answerer)
+    except NotEnoughSignal as exc:
+        logger.warning("the small tier is left out, its answers teach nothing: %s", exc)
+        return None
 
 
 def training_texts(shop: Workshop) -> list[str]:
@@ -148,10 +162,19 @@ async def _learn(shop: Workshop) -> Lessons:
         soft=soft[readable],
         small=None if small is None else scores(small, len(labels))[readable],
         teacher_counts=np.bincount(counted, minlength=len(labels)),
-        costs=Costs(small=dollars_each(small) if small else 0.0, large=dollars_each(teacher)),
+        costs=mean_costs(teacher, small),
         unreadable=int((~readable).sum()),
         newest=max(one.bought_at for one in [*teacher, *(small or [])]),
     )
+
+
+def mean_costs(teacher: list[Label], small: list[Label] | None) -> Costs:
+    """Mean price of an answer of each tier, both in dollars or, where one is free, in seconds."""
+    asked = [labels for labels in (small, teacher) if labels]
+    dollars = [float(np.mean([one.usage.dollars for one in labels])) for labels in asked]
+    if min(dollars) == 0:
+        dollars = [float(np.mean([one.usage.seconds for one in labels])) for labels in asked]
+    return Costs(small=dollars[0] if small else 0.0, large=dollars[-1])
 
 
 def _report(

@@ -151,9 +151,3 @@ def scores(labels: Sequence[Label], n_labels: int) -> NDArray[np.float64]:
         if one.answer is not None and len(one.scores) == n_labels:
             table[row] = one.scores
     return table
-
-
-def dollars_each(labels: Sequence[Label]) -> float:
-    """Mean price of a label; of an endpoint without prices its seconds stand for dollars."""
-    paid = float(np.mean([one.usage.dollars for one in labels]))
-    return paid or float(np.mean([one.usage.seconds for one in labels]))

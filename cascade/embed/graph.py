@@ -1,7 +1,7 @@
 """Write ONNX graphs by hand: a pen that collects nodes and constants.
 
-Knows ONNX and ONNX Runtime's fused operators (domain com.microsoft); knows no model. Needs onnx,
-which comes with the extra ``train``: building is done once, running never needs it.
+Knows ONNX and ONNX Runtime's fused operators (domain com.microsoft); knows no model. Needs onnx:
+building is done once, running never imports it.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class Auditor:
         why = f"the monitor alarmed after {monitor.audits} audits of {monitor.requests} requests"
         logger.error("task %s: %s: the teacher answers now", case.lane.task.name, why)
         try:
-            self._lanes.demote(case.lane.task.name, why)
+            self._lanes.demote(case.lane.task.name, why, case.lane.version)
         except StoreError:
             logger.exception("the demotion is in force but would not survive a restart")
 

@@ -106,7 +106,10 @@ class Champions:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # whatever a registry's library raises, the next look may succeed
+                logger.exception("the champions could not be looked up")
             self._stopping.wait(self._poll_seconds)
 
     def _attempt(self, task: str, step: Callable[[str], None]) -> None:

@@ -121,10 +121,13 @@ class Lanes:
                 self._lift(lane.task.name)
             self._serving = self._effective()
 
-    def demote(self, task: str, why: str) -> None:
-        """From the next request on the teacher answers; lasts until another version comes."""
+    def demote(self, task: str, why: str, spoken_of: str | None = None) -> None:
+        """From the next request on the teacher answers; lasts until another version comes.
+
+        spoken_of : the version that is meant; nothing happens where another one is in place.
+        """
         version = self._installed[task].version
-        if version is not None:
+        if version is not None and spoken_of in (None, version):
             self._speak(task, {"version": version, "why": why})
 
     def reinstate(self, task: str) -> None:

@@ -84,7 +84,9 @@ class Running:
     async def start(self) -> None:
         """Begin to write, to audit and to follow."""
         for job in (self._services.outbox.run, self._services.auditor.run):
-            self._tasks.append(asyncio.create_task(job()))
+            task = asyncio.create_task(job())
+            task.add_done_callback(_complain)
+            self._tasks.append(task)
         if self._services.follower is not None:
             await asyncio.to_thread(self._services.follower.start)
 
@@ -117,6 +119,12 @@ class Running:
     def answering(self) -> dict[str, bool]:
         """Which LLM tiers answered when they were last asked."""
         return dict(self._answers)
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    """Background work that ends by itself has failed, and nobody awaits it."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("background work has stopped", exc_info=task.exception())
 
 
 async def _answers(model: NamedModel) -> bool:

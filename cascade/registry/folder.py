@@ -86,7 +86,7 @@ class FolderRegistry:
         except (OSError, ValueError) as exc:
             raise RegistryError(
                 f"there is no version {version} of {task} in {self._root}: "
-                f"'cascade status {task}' lists what there is"
+                f"'cascade status' lists what there is"
             ) from exc
 
     def load(self, task: str, version: str, into: Path) -> Path:

@@ -112,7 +112,7 @@ class MlflowRegistry:
         if found is None or DIGEST not in found.tags:
             raise RegistryError(
                 f"there is no version {version} of {task} in MLflow at {self._mlflow.shown}: "
-                f"'cascade status {task}' lists what there is"
+                f"'cascade status' lists what there is"
             )
         return found
 

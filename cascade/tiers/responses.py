@@ -67,7 +67,8 @@ async def refusal(response: aiohttp.ClientResponse, key: str | None) -> Setback 
     excerpt = _message(await _read(response, LARGEST_BODY_BYTES))
     if key:
         excerpt = excerpt.replace(key, "***")
-    said = f"{response.url} said {response.status}: {excerpt[:EXCERPT_CHARACTERS]}"
+    # without its address: callers of the gateway read this too
+    said = f"the engine said {response.status}: {excerpt[:EXCERPT_CHARACTERS]}"
     # llama.cpp says 500 to an image that its model cannot see
     unable = response.status == 501 or "not supported" in excerpt
     if response.status in TEMPORARY or (response.status >= 500 and not unable):

@@ -164,5 +164,5 @@ def test_every_part_is_wired(config: GatewayConfig, models_dir: Path) -> None:
 
 def test_the_default_configuration_is_valid() -> None:
     config = load_config(ROOT / "serving" / "gateway.yaml")
-    assert config.tiers.small is not None and config.tiers.small.price.cached_input == 0.01
+    assert config.tiers.small is not None and config.tiers.small.price.cached_input == 0.06
     assert config.tiers.large.price.output == 1.20
