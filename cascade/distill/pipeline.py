@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cascade.certify import STREAM, Certificate, Economics, Rule, Sample, Verdict, promotion_verdict
 from cascade.distill.certification import Certified, certify_stream
 from cascade.distill.distil import Distilled, distil
 from cascade.distill.tracking import Tracker
 from cascade.distill.workshop import Workshop
-from cascade.errors import PromotionRefused
+from cascade.errors import PromotionRefused, RegistryError
 from cascade.registry import CHALLENGER, CHAMPION
-from cascade.tiers.artifact import Artifact
+from cascade.tiers.artifact import Artifact, verify
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,7 @@ def _with_certificate(distilled: Distilled, certified: Certified) -> Distilled:
 def _register(shop: Workshop, distilled: Distilled, artifact: Artifact) -> tuple[str, str | None]:
     """Log the run, keep the artifact, and call it challenger. The same digest is kept once."""
     name = shop.recipe.name
-    folder = shop.work / name / artifact.digest[:16]
-    if not folder.exists():
-        artifact.save(folder)
+    folder = _kept(artifact, shop.work / name / artifact.digest[:16])
     known = shop.registry.version(name, CHALLENGER)
     if known is not None:
         registered = shop.registry.describe(name, known)
@@ -125,3 +124,13 @@ def _register(shop: Workshop, distilled: Distilled, artifact: Artifact) -> tuple
         version = shop.registry.save(name, folder, run=run.id if run else None)
         shop.registry.promote(name, version, CHALLENGER)
     return version, run.id if run else None
+
+
+def _kept(artifact: Artifact, folder: Path) -> Path:
+    """The artifact in a folder named by its digest; whoever wrote it first, it is the same."""
+    try:
+        artifact.save(folder)
+    except RegistryError:
+        if not folder.exists() or verify(folder) != artifact.digest:
+            raise
+    return folder
