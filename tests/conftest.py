@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.contracts")  # before anything imports it
+
 pytest_plugins = ["tests.mlflow_server"]
 
 REPOSITORY = Path(__file__).parents[1]

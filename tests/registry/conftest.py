@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contracts")
-
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[[str], Path]:
