@@ -61,11 +61,12 @@ def draw_report(report: dict[str, Any], path: Path) -> None:
     shares.bar_label(bars, fmt="%.0f%%")
     shares.set_title("who answers", loc="left")
     shares.set_ylabel("% of requests")
-    slow = times.bar(names, [tier["p99_ms"] or 0 for tier in tiers], color=colours, alpha=0.35)
-    half = times.bar(names, [tier["p50_ms"] or 0 for tier in tiers], color=colours)
-    times.bar_label(slow, fmt="p99 %.0f")
-    times.bar_label(half, fmt="%.0f", label_type="center")
-    times.set_title("how long it takes: p50 and p99, ms", loc="left")
+    half, slow = ([tier[key] or 1.0 for tier in tiers] for key in ("p50_ms", "p99_ms"))
+    tall = times.bar(names, slow, color=colours, alpha=0.35)
+    times.bar(names, half, color=colours)
+    times.bar_label(tall, [f"{a:.0f} / {b:.0f}" for a, b in zip(half, slow, strict=True)])
+    times.set_yscale("log")
+    times.set_title("how long it takes: p50 / p99, ms (log)", loc="left")
     for axes in (shares, times):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
