@@ -44,6 +44,7 @@ serve: setup
 
 bench: setup  ## every figure the README and the lab log quote
 	$(BIN)/python serving/bench/embedding.py
+	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/fitting.py
 	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml
 
 clean:

@@ -156,7 +156,7 @@ def test_a_hub_that_cannot_be_reached_fails_at_once_and_is_not_asked_again(
     start = time.monotonic()
     with pytest.raises(ModelUnavailable, match=r"cannot be reached.*Next step"):
         store_of(tmp_path, llm(), closed).pull("tiny")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     hub.content = content
     closed.endpoint = hub.url
     with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:9"):
