@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -73,14 +74,25 @@ def run(config_path: Path, recipe_path: Path, progress: ProgressOf, seconds: flo
     measured = measure(config, recipe, progress, limit)
     taken = time.monotonic() - started
     report = report_of(measured, champion.certificate, champion.run, taken)
-    Path("demo-report.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw_report(report, Path("demo-report.png"))
     print_report(report, Console())
+    write_report(report, Path("demo-report.json"), console)
     console.print(
-        "wrote demo-report.json and demo-report.png\n"
         f"next: cascade ui ({config.registry}) shows the run; cascade serve starts the gateway; "
         f'cascade ask --model task/{recipe.name} "..." asks it'
     )
+
+
+def write_report(report: dict[str, Any], path: Path, console: Console) -> None:
+    """Keep the report and its picture, unless a longer run of the same certificate left its own."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    same = earlier.get("certificate", {}).get("digest") == report["certificate"]["digest"]
+    if same and earlier["held_back_requests"] > report["held_back_requests"]:
+        sent = earlier["held_back_requests"]
+        console.print(f"{path} of the run with {sent} requests is kept; delete it to replace it")
+        return
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    draw_report(report, path.with_suffix(".png"))
+    console.print(f"wrote {path} and {path.with_suffix('.png')}")
 
 
 def find_champion(config: GatewayConfig, recipe: Recipe) -> Champion | None:
