@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (one sentence and the next step on stderr), 2 wrong
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         app()
     except CascadeError as exc:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or os.environ.get("CASCADE_DEBUG", "0") != "0":
             raise
         sys.stderr.write(f"cascade: {exc}\n")
         sys.exit(2 if isinstance(exc, UsageError) else 1)
