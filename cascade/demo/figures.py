@@ -27,7 +27,7 @@ class Measured:
     forced : the same kind of requests, all answered by the large tier.
     teacher : its label of each reply's text; None where it was unreadable.
     gold : human labels; None without any.
-    teacher_dollars : what the teacher's label of each text cost.
+    teacher_dollars : what the teacher's labels cost of which it was asked alone.
     """
 
     replies: Sequence[Reply]
@@ -82,9 +82,10 @@ class Measured:
 
     @property
     def cost_reduction(self) -> float:
-        """Price of asking the teacher about the same texts, over the price that was paid."""
-        paid = sum(reply.dollars for reply in self.replies)
-        return sum(self.teacher_dollars) / paid if paid else float("inf")
+        """Mean price of asking the teacher alone, over the mean price that was paid."""
+        paid = float(np.mean([reply.dollars for reply in self.replies]))
+        alone = [*self.teacher_dollars, *(reply.dollars for reply in self.forced)]
+        return float(np.mean(alone)) / paid if paid else float("inf")
 
 
 def report_of(

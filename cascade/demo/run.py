@@ -128,13 +128,13 @@ def measure(
             report(len(replies), len(texts), sum(one.dollars for one in replies))
         forced = list(send(base_url, model, texts[:FORCED], tier=LARGE))
     sent = texts[: len(replies)]
-    labels = teacher_labels(config, recipe, replies, progress)
+    bought = teacher_labels(config, recipe, replies, progress)
     gold = material.rows.gold
     return Measured(
         replies=replies,
         forced=forced,
-        teacher=[one.answer for one in labels],
-        teacher_dollars=[one.usage.dollars for one in labels],
+        teacher=_in_order(replies, [one.answer for one in bought]),
+        teacher_dollars=[one.usage.dollars for one in bought],
         gold=None if gold is None else [gold[row] for row in material.pools.evaluate[: len(sent)]],
     )
 
@@ -142,8 +142,11 @@ def measure(
 def teacher_labels(
     config: GatewayConfig, recipe: Recipe, replies: Sequence[Reply], progress: ProgressOf
 ) -> list[Label]:
-    """The teacher's label of every text, bought where the store has none."""
-    texts = [reply.text for reply in replies]
+    """The teacher's label of every text that it did not answer itself, bought where none is there.
+
+    Where the gateway asked it, its answer is the label: it is not asked twice.
+    """
+    texts = [reply.text for reply in replies if reply.tier != LARGE]
     keys = [LabelKey.of(recipe.task, config.tiers.large.model, text) for text in texts]
     store = open_store(config.store)
     try:
@@ -157,6 +160,12 @@ def teacher_labels(
         return await ask_teacher(shop, texts)
 
     return asyncio.run(in_workshop(config, recipe, buy, progress=progress))
+
+
+def _in_order(replies: Sequence[Reply], bought: Sequence[str | None]) -> list[str | None]:
+    """The teacher's label of each reply's text: its own answers, and what was bought beside."""
+    rest = iter(bought)
+    return [reply.label if reply.tier == LARGE else next(rest) for reply in replies]
 
 
 def _private(config: GatewayConfig) -> GatewayConfig:

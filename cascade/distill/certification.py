@@ -92,12 +92,17 @@ async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
 
 
 async def _draw(shop: Workshop, distilled: Distilled) -> _Draws:
-    """Look at every draw and hear the small LLM: cheap, and needed before any rung is tested."""
+    """Look at every draw; hear the small LLM on those that some rung would ask it about."""
     texts = shop.texts(shop.pools.certify)
-    manifest = distilled.artifact.manifest
-    small = await ask_small(shop, texts)
-    heard = None if small is None else scores(small, len(manifest.labels))
-    opinions = judge(Proxy(distilled.artifact), look(shop.bench, texts), manifest.stack, heard)
+    manifest, proxy = distilled.artifact.manifest, Proxy(distilled.artifact)
+    views = look(shop.bench, texts)
+    alone = judge(proxy, views, None, None)
+    asked = np.flatnonzero(np.any([alone.asks_small(rung) for rung in manifest.path], axis=0))
+    small = await ask_small(shop, [texts[row] for row in asked])
+    heard = np.full((len(texts), len(manifest.labels)), np.nan)
+    if small is not None:
+        heard[asked] = scores(small, len(manifest.labels))
+    opinions = judge(proxy, views, manifest.stack, heard)
     return _Draws(texts, opinions, opinions.answers(manifest.path))
 
 

@@ -29,7 +29,7 @@ MEASURED = Measured(
     ],
     forced=[reply("large", "yes", 0.2, 0.3)],
     teacher=["yes", "yes", "yes", "no"],
-    teacher_dollars=[0.3, 0.3, 0.3, 0.3],
+    teacher_dollars=[0.3, 0.3, 0.3],
     gold=["yes", "no", "yes", "yes"],
 )
 
