@@ -6,7 +6,7 @@ READY := .venv/.ready
 TEST_MODELS := minilm-int8 minilm-fp32 wordllama-256 smollm2-135m qwen2.5-coder-0.5b
 DEMO_MODELS := minilm-int8 qwen2.5-coder-0.5b qwen2.5-coder-1.5b
 
-.PHONY: setup models check test test-quick demo train serve bench clean
+.PHONY: setup models check test test-quick demo train serve baselines bench clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ train: setup  ## make train RECIPE=training/recipes/spam.yaml
 
 serve: setup
 	$(BIN)/cascade serve --config serving/gateway.yaml
+
+baselines: setup  ## BARGAIN, LOTUS, SUPG and TRACER, for training/experiments
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+	    --requirement training/experiments/baselines.txt
 
 bench: setup  ## every figure the README and the lab log quote
 	$(BIN)/python serving/bench/embedding.py

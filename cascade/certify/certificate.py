@@ -14,7 +14,7 @@ import math
 import msgspec
 import numpy as np
 
-from cascade.certify.claim import Claim, Conditional
+from cascade.certify.claim import AGREEMENT, Claim, Conditional
 from cascade.certify.stream import StreamEvidence
 from cascade.certify.table import TableEvidence
 from cascade.errors import CertificateError, UsageError
@@ -48,6 +48,8 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bound : lower bound of the agreement over *all* rows, the teacher's own included.
     conditional : the agreement among the rows answered below the teacher.
     method : the theorem, in words.
+    metric : what is at least ``bound``: ``agreement`` over all rows, or ``precision``, ``recall``,
+        ``recall@<k>`` or ``agreement:<label>``.
     valid_for : ``stream`` or ``table:<sha256>``; never use one for the other.
     evidence : the draws, the rungs and what each rung's wealth came to.
     digest : sha256 over the canonical JSON of all the rest.
@@ -64,6 +66,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     method: str
     valid_for: str
     evidence: Evidence
+    metric: str = AGREEMENT
     digest: str = ""
 
 
@@ -112,6 +115,7 @@ def _write(evidence: Evidence, claim: Claim, valid_for: str) -> Certificate:
         bound=claim.bound,
         conditional=claim.conditional,
         method=claim.method,
+        metric=claim.metric,
         valid_for=valid_for,
         evidence=evidence,
     )
@@ -119,12 +123,17 @@ def _write(evidence: Evidence, claim: Claim, valid_for: str) -> Certificate:
 
 
 def require(certificate: Certificate, valid_for: str) -> None:
-    """Refuse a certificate that was won for something else.
+    """Refuse a certificate that was won for something else than all answers of ``valid_for``.
 
     Raises
     ------
-    CertificateError : ``valid_for`` differs.
+    CertificateError : ``valid_for`` or the metric differs.
     """
+    if certificate.metric != AGREEMENT:
+        raise CertificateError(
+            f"this certificate speaks of {certificate.metric}, not of all answers: certify the "
+            "policy's agreement"
+        )
     if certificate.valid_for != valid_for:
         raise CertificateError(
             f"this certificate is valid for {certificate.valid_for}, not for {valid_for}: "

@@ -63,6 +63,10 @@ class Conditional(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: int
 
 
+AGREEMENT = "agreement"
+"""The metric of a claim about all final answers. The others speak of a part of them."""
+
+
 class Claim(NamedTuple):
     """What a body of evidence proves; see ``Certificate`` for the fields."""
 
@@ -73,3 +77,4 @@ class Claim(NamedTuple):
     bound: float
     conditional: Conditional
     method: str
+    metric: str = AGREEMENT
