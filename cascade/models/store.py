@@ -36,7 +36,7 @@ from cascade.models.manifest import (
 )
 from cascade.models.sources import Hub, Packages, Progress, Source
 
-SPARE_BYTES = 300 << 20  # room beside the model itself: one wheel, or the built embedder
+SPARE_BYTES = 300 << 20  # room beside the model itself: a few wheels, or the built embedder
 
 
 @dataclass(frozen=True, slots=True)
