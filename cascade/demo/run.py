@@ -33,7 +33,7 @@ from cascade.tiers.artifact import Artifact
 FORCED = 10
 """Requests that are sent to the large tier to know what always asking it would take."""
 
-AGAIN_SECONDS = 15.0
+AGAIN_SECONDS = 12.0
 """How long a later run sends requests: it shows that what was made still answers."""
 
 
