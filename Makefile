@@ -6,7 +6,7 @@ READY := .venv/.ready
 TEST_MODELS := minilm-int8 minilm-fp32 wordllama-256 smollm2-135m qwen2.5-coder-0.5b
 DEMO_MODELS := minilm-int8 qwen2.5-coder-0.5b qwen2.5-coder-1.5b
 
-.PHONY: setup models check test test-quick demo train serve baselines bench clean
+.PHONY: setup models check test test-quick demo train serve baselines bench bench-certificates clean
 
 setup: $(READY)
 
@@ -50,6 +50,9 @@ bench: setup  ## every figure the README and the lab log quote
 	$(BIN)/python serving/bench/embedding.py
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/fitting.py
 	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml
+
+bench-certificates: setup  ## is a certificate ever false too often? under 2 hours
+	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/validity.py --seeds 1000
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

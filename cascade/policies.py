@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cascade import reasons
-from cascade.types import Abstention, Accept, Answer, Ask, GiveUp, Move, Query, Trail
+from cascade.types import SKIP, Abstention, Accept, Answer, Ask, GiveUp, Move, Query, Trail
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,22 @@ class Straight:
 class Ladder:
     """Cheapest tier first; accept an answer that is confident enough, else climb.
 
-    An abstention below the teacher goes straight to the teacher: whatever made the query unusual
-    for one tier was not in the certified sample of the next.
+    Where the cheapest tier is so unsure that a second one would hardly be sure enough either, the
+    second is skipped: it would cost its price and the teacher's. An abstention below the teacher
+    goes straight to the teacher too: whatever made the query unusual for one tier was not in the
+    certified sample of the next.
 
     Parameters
     ----------
-    thresholds : least confidence at which each tier below the teacher may answer, cheapest first.
+    thresholds : least confidence at which each tier below the teacher may answer, cheapest first;
+        ``SKIP`` holds the least confidence of the cheapest one at which the next is asked. Exactly
+        what a certificate certified.
     teacher : the last tier; its answer is always accepted.
+
+    >>> ladder = Ladder({"proxy": 0.9, "small": 0.8, SKIP: 0.3}, teacher="large")
+    >>> unsure, lost = Answer("proxy", "yes", 0.5), Answer("proxy", "yes", 0.1)
+    >>> [ladder.decide(Query.from_text("?"), (said,)) for said in (unsure, lost)]
+    [Ask(tier='small'), Ask(tier='large')]
     """
 
     thresholds: Mapping[str, float]
@@ -49,7 +58,7 @@ class Ladder:
     def decide(self, query: Query, trail: Trail) -> Move:
         """Look only at the last reply: everything before it was already found not enough."""
         if not trail:
-            return Ask([*self.thresholds, self.teacher][0])
+            return Ask(self._order[0])
         last = trail[-1]
         if isinstance(last, Abstention):
             return self._after_abstention(last)
@@ -59,14 +68,21 @@ class Ladder:
             return Accept(last, reasons.CERTIFIED)
         return Ask(self._above(last))
 
+    @property
+    def _order(self) -> list[str]:
+        return [*(tier for tier in self.thresholds if tier != SKIP), self.teacher]
+
     def _after_abstention(self, last: Abstention) -> Move:
         if last.tier == self.teacher:
             return GiveUp(last.reason, last.detail)
         return Ask(self.teacher)
 
     def _above(self, last: Answer) -> str:
-        order = [*self.thresholds, self.teacher]
-        return order[order.index(last.tier) + 1]
+        order = self._order
+        place = order.index(last.tier)
+        if place == 0 and last.confidence < self.thresholds.get(SKIP, 0.0):
+            return self.teacher
+        return order[place + 1]
 
     @staticmethod
     def _why_escalated(trail: Trail) -> str:

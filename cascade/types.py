@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -13,6 +13,10 @@ Dollars = Annotated[float, msgspec.Meta(ge=0)]
 
 Message = Mapping[str, Any]
 """One chat message in OpenAI's shape: ``{"role": ..., "content": ...}``."""
+
+SKIP: Final = "skip"
+"""A key among a policy's thresholds that names no tier: the least confidence of the cheapest tier
+at which a second one below the teacher is worth asking. Under it the teacher is asked at once."""
 
 
 @dataclass(frozen=True, slots=True)

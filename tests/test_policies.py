@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade import Abstention, Accept, Answer, Ask, GiveUp, Query, reasons
 from cascade.policies import Ladder, Straight
+from cascade.types import SKIP, Reply
 
 QUERY = Query.from_text("is it good?")
 LADDER = Ladder({"proxy": 0.9, "small": 0.8}, teacher="large")
 CONFIDENCE = st.floats(0, 1)
+THRESHOLDS = st.tuples(CONFIDENCE, CONFIDENCE, CONFIDENCE).map(
+    lambda drawn: dict(zip(("proxy", "small", SKIP), drawn, strict=True))  # cheapest tier first
+)
+LADDERS = THRESHOLDS.map(lambda thresholds: Ladder(thresholds, teacher="large"))
+SAYING = st.fixed_dictionaries({"proxy": CONFIDENCE, "small": CONFIDENCE})
 
 
 def answer(tier: str, confidence: float = 1.0) -> Answer:
@@ -37,6 +45,36 @@ def test_below_threshold_climbs_one_step() -> None:
     assert LADDER.decide(QUERY, trail) == Ask("large")
 
 
+def walk(ladder: Ladder, saying: dict[str, float]) -> list[str]:
+    """The tiers that were asked, the last of which answered."""
+    trail: tuple[Reply, ...] = ()
+    while isinstance(move := ladder.decide(QUERY, trail), Ask):
+        trail = (*trail, answer(move.tier, saying.get(move.tier, 1.0)))
+    assert isinstance(move, Accept) and move.answer == trail[-1]
+    return [reply.tier for reply in trail]
+
+
+def test_a_proxy_that_is_quite_lost_skips_the_small_tier() -> None:
+    ladder = Ladder({"proxy": 0.9, "small": 0.8, SKIP: 0.3}, teacher="large")
+    assert ladder.decide(QUERY, (answer("proxy", 0.3),)) == Ask("small")
+    assert ladder.decide(QUERY, (answer("proxy", 0.29),)) == Ask("large")
+    large = answer("large")
+    skipped = ladder.decide(QUERY, (answer("proxy", 0.1), large))
+    assert skipped == Accept(large, reasons.BELOW_THRESHOLD)
+
+
+def test_a_small_tier_that_was_asked_is_never_skipped() -> None:
+    ladder = Ladder({"proxy": 0.9, "small": 0.2, "medium": 0.9, SKIP: 0.5}, teacher="large")
+    assert ladder.decide(QUERY, (answer("proxy", 0.6), answer("small", 0.1))) == Ask("medium")
+
+
+@pytest.mark.parametrize("order", [[SKIP, "proxy", "small"], ["proxy", SKIP, "small"]])
+def test_the_skip_is_no_tier(order: list[str]) -> None:
+    ladder = Ladder(dict.fromkeys(order, 0.5), teacher="large")
+    assert ladder.decide(QUERY, ()) == Ask("proxy")
+    assert walk(ladder, {"proxy": 0.4, "small": 0.9}) == ["proxy", "large"]
+
+
 @pytest.mark.parametrize("tier", ["proxy", "small"])
 def test_abstention_goes_straight_to_the_teacher(tier: str) -> None:
     assert LADDER.decide(QUERY, (Abstention(tier, reasons.NOVEL),)) == Ask("large")
@@ -54,13 +92,44 @@ def test_nobody_left_gives_up_with_the_reason() -> None:
     assert LADDER.decide(QUERY, (gone,)) == GiveUp(reasons.TIER_UNAVAILABLE, "refused")
 
 
-@given(confidence=CONFIDENCE, low=CONFIDENCE, high=CONFIDENCE)
-def test_a_higher_threshold_never_accepts_more(confidence: float, low: float, high: float) -> None:
-    low, high = sorted((low, high))
-    strict, loose = (Ladder({"proxy": t}, teacher="large") for t in (high, low))
-    said = (answer("proxy", confidence),)
-    if isinstance(strict.decide(QUERY, said), Accept):
-        assert isinstance(loose.decide(QUERY, said), Accept)
+@given(ladder=LADDERS, saying=SAYING, tier=st.sampled_from(["proxy", "small"]), higher=CONFIDENCE)
+def test_raising_a_threshold_never_lets_more_requests_end_at_that_tier(
+    ladder: Ladder, saying: dict[str, float], tier: str, higher: float
+) -> None:
+    raised = max(higher, ladder.thresholds[tier])
+    stricter = Ladder({**ladder.thresholds, tier: raised}, teacher="large")
+    if walk(stricter, saying)[-1] == tier:
+        assert walk(ladder, saying)[-1] == tier
+
+
+@given(ladder=LADDERS, saying=SAYING, higher=CONFIDENCE)
+def test_raising_the_skip_never_asks_the_small_tier_more(
+    ladder: Ladder, saying: dict[str, float], higher: float
+) -> None:
+    raised = max(higher, ladder.thresholds[SKIP])
+    asked = walk(Ladder({**ladder.thresholds, SKIP: raised}, teacher="large"), saying)
+    if "small" in asked:
+        assert walk(ladder, saying) == asked
+
+
+@given(ladder=LADDERS, saying=SAYING, lower=THRESHOLDS)
+def test_lowering_all_thresholds_never_sends_more_to_the_teacher(
+    ladder: Ladder, saying: dict[str, float], lower: dict[str, float]
+) -> None:
+    bolder = Ladder(lowest(ladder.thresholds, lower), teacher="large")
+    if walk(bolder, saying)[-1] == "large":
+        assert walk(ladder, saying)[-1] == "large"
+
+
+@given(thresholds=THRESHOLDS, saying=SAYING)
+def test_no_skip_is_a_skip_at_zero(thresholds: dict[str, float], saying: dict[str, float]) -> None:
+    at_zero = Ladder({**thresholds, SKIP: 0.0}, teacher="large")
+    without = Ladder({tier: thresholds[tier] for tier in ("proxy", "small")}, teacher="large")
+    assert walk(at_zero, saying) == walk(without, saying)
+
+
+def lowest(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {key: min(one[key], other[key]) for key in one}
 
 
 def test_straight_asks_one_tier_and_takes_what_it_says() -> None:

@@ -3,6 +3,8 @@
 Usable without the rest of Cascade; needs numpy and msgspec. See docs/certificates.md.
 """
 
+from cascade.certify.aggregates import Aggregate, MeanAudit, MeanEvidence, ValueDraw
+from cascade.certify.aims import Precision, Recall
 from cascade.certify.audit import TableAudit, TableResult, audit_table, certify_stream
 from cascade.certify.bounds import Deadline, OpenEnded, agreement_lower, draws_needed
 from cascade.certify.certificate import (
@@ -16,36 +18,91 @@ from cascade.certify.certificate import (
     verify,
 )
 from cascade.certify.claim import Conditional, Guarantee, Rung
+from cascade.certify.class_path import (
+    certify_answers,
+    certify_classes,
+    conditional_path,
+    plan_classes,
+)
+from cascade.certify.classes import ClassAudit, ClassResult, audit_classes
+from cascade.certify.conditional import ConditionalAudit
+from cascade.certify.filters import FilterResult, certify_filter, filter_flow
+from cascade.certify.joint_audit import (
+    JointAudit,
+    JointPrices,
+    JointResult,
+    Said,
+    audit_joint,
+)
+from cascade.certify.labelling import LabelledTable, certify_table
 from cascade.certify.monitor import HarmMonitor
 from cascade.certify.planner import Prices
 from cascade.certify.promotion import Economics, Rule, Sample, Verdict, promotion_verdict
+from cascade.certify.ranking import RankingAudit, RankingResult, audit_ranking
+from cascade.certify.stratified import StratifiedSample, stratify
 from cascade.certify.stream import StreamAudit
+from cascade.certify.watch import Step, Watch, certified_rungs, reopened
+from cascade.certify.zones import Confidences
 
 __all__ = [
+    "LabelledTable",
+    "certify_table",
     "STREAM",
+    "Aggregate",
     "Certificate",
+    "ClassAudit",
+    "ClassResult",
     "Conditional",
+    "ConditionalAudit",
+    "Confidences",
     "Deadline",
     "Economics",
+    "FilterResult",
     "Guarantee",
     "HarmMonitor",
+    "MeanAudit",
+    "MeanEvidence",
     "OpenEnded",
+    "JointAudit",
+    "JointPrices",
+    "JointResult",
+    "Precision",
     "Prices",
+    "RankingAudit",
+    "RankingResult",
+    "Recall",
     "Rule",
     "Rung",
+    "Said",
     "Sample",
+    "Step",
+    "StratifiedSample",
     "StreamAudit",
     "TableAudit",
     "TableResult",
+    "ValueDraw",
     "Verdict",
+    "Watch",
     "agreement_lower",
+    "audit_joint",
+    "audit_classes",
+    "audit_ranking",
     "audit_table",
+    "certified_rungs",
+    "certify_answers",
+    "certify_classes",
+    "certify_filter",
     "certify_stream",
+    "conditional_path",
     "draws_needed",
+    "filter_flow",
     "from_json",
+    "plan_classes",
     "promotion_verdict",
+    "reopened",
     "require",
     "seal",
+    "stratify",
     "table",
     "to_json",
     "verify",

@@ -1,12 +1,14 @@
 """Freeze a ranked table, then audit it label by label. Buys nothing itself: it says which row.
 
-``TableAudit`` is the sans-I/O core: ``draw`` a row, ``record`` whether it was wrong, until no
-label is worth its price. ``audit_table`` is its thin driver.
+``TableAudit`` is the sans-I/O core: ``draw`` rows, ``record`` in the same order whether they were
+wrong, until no label is worth its price. ``audit_table`` is its thin driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.certify.bounds import Bets, Deadline
+from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import STREAM, Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
-from cascade.certify.planner import Prices, net_values
+from cascade.certify.planner import Prices, best_prospect
 from cascade.certify.stream import Bools, StreamAudit
 from cascade.certify.table import (
     Floats,
@@ -26,11 +29,12 @@ from cascade.certify.table import (
     TableEvidence,
     error_budget,
 )
-from cascade.errors import UnreadableAnswer
+from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 
 FREE_BELOW = Prices()
 RUNGS = 40
 LEAST_SHARE = 0.10  # of the rows: the first rung, unless the error budget asks for more
+EDGE = (0.25, 1.25)  # predicted errors, of those allowed, between which the last rung may lie
 
 
 class TableAudit:
@@ -54,56 +58,85 @@ class TableAudit:
         known: Collection[int] = (),
         tier: str = "proxy",
     ) -> None:
-        free = np.setdiff1d(np.arange(len(p_agree)), np.fromiter(known, dtype=np.int64))
-        # ties in random order: a sorted table must not decide who is audited
-        ties = rng.random(len(free))
-        self.order = free[np.lexsort((ties, -p_agree[free]))]
+        self.order = frozen_order(p_agree, known, rng)
         self.p_wrong = 1 - p_agree[self.order]
         self.prices = prices
         self.seed = int(rng.integers(2**63))
-        sizes = rung_sizes(self.p_wrong, len(p_agree), guarantee)
-        self.predicted = np.cumsum(self.p_wrong)[sizes - 1].tolist()
+        errors = np.cumsum(self.p_wrong, dtype=np.float64)
+        sizes = rung_sizes(errors, len(p_agree), guarantee)
+        self.predicted = errors[sizes - 1].tolist()
         rungs = [
             Rung({tier: float(1 - self.p_wrong[size - 1])}, float(size / len(p_agree)))
             for size in sizes
         ]
         self.ledger = Ledger(guarantee, len(p_agree), rungs, sizes.tolist(), self.predicted)
         self.draws: list[TableDraw] = []
+        self.waiting: deque[TableDraw] = deque()  # drawn, not yet recorded
         self._lottery = Lottery(self.seed)
 
-    @property
-    def scale(self) -> float:
-        """By how much the predicted errors were too low so far."""
-        seen = sum(draw.wrong for draw in self.draws)
-        expected = sum(draw.p_wrong for draw in self.draws)
-        return float(np.clip((seen + 2) / (expected + 2), 0.4, 2.5))
-
     def draw(self) -> TableDraw | None:
-        """The next row to label, its answer still open; None when no label is worth its price."""
-        nets = net_values(self.ledger, self.scale, self.prices)
-        if len(nets) == 0 or nets.max() <= 0:
+        """The next row to label, its answer still open.
+
+        None while no further label is worth its price: either the audit is over, or the labels of
+        the rows that are waiting may suffice. May be called again before they are recorded.
+        """
+        prospect = best_prospect(self.ledger, self.prices)
+        if prospect is None or len(self.waiting) >= prospect.labels:
             return None
-        rung = int(np.argmax(nets))
+        return self.draw_from(prospect.rung)
+
+    def draw_from(self, rung: int) -> TableDraw:
+        """A uniform row of a rung of the caller's choice. Raises ``UsageError`` if none is left."""
+        waiting = sum(draw.rank < self.ledger.sizes[rung] for draw in self.waiting)
+        if self.ledger.unlabelled[rung] <= waiting:
+            raise UsageError(f"every row of rung {rung} has been drawn: choose a larger rung")
         rank = self._lottery.draw(int(self.ledger.sizes[rung]))
-        return TableDraw(
-            row=int(self.order[rank]),
-            rank=rank,
-            rung=rung,
-            wrong=False,
-            p_wrong=float(self.p_wrong[rank]),
-            scale=self.scale,
-        )
+        self.waiting.append(TableDraw(row=int(self.order[rank]), rank=rank, rung=rung))
+        return self.waiting[-1]
 
     def record(self, draw: TableDraw, wrong: bool) -> None:
-        """Take in the label of a drawn row. In the order of drawing, never of arrival."""
+        """Take in the label of a drawn row. In the order of drawing, never of arrival.
+
+        Raises
+        ------
+        UsageError : another draw is to be recorded first.
+        """
+        if not self.waiting or self.waiting[0] != draw:
+            raise UsageError("labels are recorded in the order of drawing: wait for the earlier")
+        self.waiting.popleft()
         settled = msgspec.structs.replace(draw, wrong=wrong)
         self.ledger.record(settled)
         self.draws.append(settled)
 
+    def resume(self, draws: Iterable[TableDraw]) -> None:
+        """Go on where an equal audit (same predictions, same seed) was interrupted.
+
+        Raises
+        ------
+        CertificateError : the draws are those of another audit.
+        """
+        for draw in draws:
+            again = self.draw_from(draw.rung)
+            if (again.row, again.rank) != (draw.row, draw.rank):
+                raise CertificateError("these draws belong to another table, policy or seed")
+            self.record(again, draw.wrong)
+
     def answered(self) -> NDArray[np.int64]:
-        """Rows that the policy may answer: the certified prefix without the labelled rows."""
-        size = int(self.ledger.sizes[self.ledger.passed - 1]) if self.ledger.passed else 0
-        return np.setdiff1d(self.order[:size], [draw.row for draw in self.draws])
+        """Rows that the policy may answer, labelled ones left out.
+
+        The certified prefix, which held at most B wrong rows. Those found there are fixed, so as
+        many further rows are answered untested, whatever they are; without a certificate any B.
+        """
+        ledger = self.ledger
+        certified, spare = 0, ledger.budget
+        if ledger.passed:
+            certified = int(ledger.sizes[ledger.passed - 1])
+            spare = int(ledger.found[ledger.passed - 1])
+        taken = np.zeros(len(self.order), dtype=bool)
+        taken[[draw.rank for draw in [*self.draws, *self.waiting]]] = True
+        beyond = certified + np.flatnonzero(~taken[certified:])[:spare]
+        within = np.flatnonzero(~taken[:certified])
+        return np.asarray(self.order[np.concatenate([within, beyond])])
 
     def evidence(self) -> TableEvidence:
         """The audit as it stands, as plain data."""
@@ -113,6 +146,7 @@ class TableAudit:
             rungs=self.ledger.rungs,
             sizes=self.ledger.sizes.tolist(),
             predicted=self.predicted,
+            freeze=freeze_digest(self.order),
             seed=self.seed,
             draws=list(self.draws),
             log_wealths=self.ledger.highest.tolist(),
@@ -123,8 +157,9 @@ class TableAudit:
 class TableResult:
     """What an audit leaves.
 
-    certificate : None where no rung was certified; then the teacher answers every open row.
-    answered : (m,) rows the policy answers. Labelled rows keep their label, the rest escalate.
+    certificate : None where no rung was certified.
+    answered : (m,) rows the policy answers; without a certificate as few as can never break the
+        target. Labelled rows keep their label, the rest escalate.
     labels : row -> whether the policy was wrong there, for every label bought.
     unreadable : rows whose teacher answer could not be read; they escalate.
     """
@@ -136,25 +171,42 @@ class TableResult:
 
 
 def audit_table(
-    audit: TableAudit, oracle: Callable[[int], bool], label_budget: int, table_digest: str
+    audit: TableAudit,
+    oracle: Callable[[int], bool],
+    label_budget: int,
+    table_digest: str,
+    *,
+    workers: int = 1,
 ) -> TableResult:
     """Draw, buy and record until the budget is spent or no label is worth its price.
 
     Parameters
     ----------
     oracle : row -> whether the policy's frozen answer differs from the teacher's. Where it raises
-        ``UnreadableAnswer`` the row counts as wrong.
-    label_budget : most labels to buy. Stopping early is always valid.
+        ``UnreadableAnswer`` the row counts as wrong. Called from threads if ``workers > 1``.
+    label_budget : most labels to buy, resumed ones included. Stopping early is always valid.
     table_digest : sha256 of the table, to which the certificate is tied.
+    workers : labels bought at the same time. The draws depend on their number, never on which
+        label arrives first.
     """
     unreadable: list[int] = []
-    while len(audit.draws) < label_budget and (draw := audit.draw()) is not None:
+
+    def next_draw() -> TableDraw | None:
+        spent = len(audit.draws) + len(audit.waiting)
+        return audit.draw() if spent < label_budget else None
+
+    def buy(draw: TableDraw) -> bool | None:
         try:
-            wrong = oracle(draw.row)
+            return oracle(draw.row)
         except UnreadableAnswer:
+            return None
+
+    def record(draw: TableDraw, wrong: bool | None) -> None:
+        if wrong is None:
             unreadable.append(draw.row)
-            wrong = True
-        audit.record(draw, wrong)
+        audit.record(draw, True if wrong is None else bool(wrong))
+
+    buy_in_order(next_draw, buy, record, workers)
     return TableResult(
         certificate=seal(audit.evidence(), table(table_digest)) if audit.ledger.passed else None,
         answered=audit.answered(),
@@ -202,9 +254,37 @@ def certify_stream(
     return seal(audit.evidence(), STREAM) if audit.passed else None
 
 
-def rung_sizes(p_wrong: Floats, rows: int, guarantee: Guarantee) -> NDArray[np.int64]:
-    """Sizes of the rungs, increasing: every prefix from the least useful one to all rows."""
-    first = max(error_budget(guarantee, rows) + 1, int(LEAST_SHARE * rows))
-    if first > len(p_wrong):
+def frozen_order(
+    p_agree: Floats, known: Collection[int], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Unlabelled rows, surest first, ties in random order: a sorted table must not decide."""
+    shuffled = rng.permutation(len(p_agree))
+    order = shuffled[np.argsort(-p_agree[shuffled], kind="stable")]
+    if not len(known):
+        return order
+    labelled = np.zeros(len(p_agree), dtype=bool)
+    labelled[np.fromiter(known, dtype=np.int64)] = True
+    return np.asarray(order[~labelled[order]])
+
+
+def freeze_digest(order: NDArray[np.int64]) -> str:
+    """sha256 of the frozen order of rows."""
+    return hashlib.sha256(np.ascontiguousarray(order, dtype="<i8").data).hexdigest()
+
+
+def rung_sizes(errors: Floats, rows: int, guarantee: Guarantee) -> NDArray[np.int64]:
+    """Sizes of the rungs, increasing, from the least useful prefix to all rows.
+
+    Half of them evenly; half where the last one to be certified probably lies.
+
+    Parameters
+    ----------
+    errors : (m,) predicted number of wrong rows in each prefix of the unlabelled rows.
+    """
+    budget = error_budget(guarantee, rows)
+    first = max(budget + 1, int(LEAST_SHARE * rows))
+    if first > len(errors):
         return np.empty(0, dtype=np.int64)
-    return np.unique(np.linspace(first, len(p_wrong), RUNGS).astype(np.int64))
+    low, high = np.clip(np.searchsorted(errors, budget * np.array(EDGE)), first, len(errors))
+    even = np.linspace(first, len(errors), RUNGS // 2)
+    return np.unique(np.concatenate([even, np.linspace(low, high, RUNGS // 2)]).astype(np.int64))

@@ -15,8 +15,13 @@ import msgspec
 import numpy as np
 
 from cascade.certify.claim import AGREEMENT, Claim, Conditional
+from cascade.certify.class_evidence import ClassEvidence
+from cascade.certify.conditional import ConditionalEvidence
+from cascade.certify.filter_audit import FilterEvidence
+from cascade.certify.joint import JointEvidence
 from cascade.certify.stream import StreamEvidence
 from cascade.certify.table import TableEvidence
+from cascade.certify.top_k import TopKEvidence
 from cascade.errors import CertificateError, UsageError
 
 STREAM = "stream"
@@ -34,7 +39,15 @@ def table(digest: str) -> str:
     return f"table:{digest}"
 
 
-Evidence = StreamEvidence | TableEvidence
+Evidence = (
+    StreamEvidence
+    | TableEvidence
+    | JointEvidence
+    | ClassEvidence
+    | ConditionalEvidence
+    | TopKEvidence
+    | FilterEvidence
+)
 
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,7 +115,8 @@ def verify(certificate: Certificate) -> None:
 
 
 def _write(evidence: Evidence, claim: Claim, valid_for: str) -> Certificate:
-    kind = STREAM if isinstance(evidence, StreamEvidence) else table("")
+    stream = isinstance(evidence, StreamEvidence | ConditionalEvidence)
+    kind = STREAM if stream else table("")
     if not valid_for.startswith(kind) or valid_for == table(""):
         raise CertificateError(f"this evidence proves {kind}..., not {valid_for!r}")
     unsigned = Certificate(

@@ -4,12 +4,18 @@ Knows audited outcomes and their propensities; no clock, no store, no thresholds
 data: ``msgspec.json.encode(monitor)`` and back loses nothing.
 
 The guarantee: as long as, from every start epoch on, the running mean of the requests' conditional
-risks stays at or below 1 - target, the monitor *ever* alarms with probability at most delta,
-whatever drifts meanwhile. Each gambler multiplies by 1 + bet (X - risk) with a *constant* bet, so
-its mean is at most exp(bet * sum(risk_i - risk)) <= 1 under that null; sums over gamblers and
-epochs with weights that sum to 1 are again such processes, and Ville's inequality (1939) bounds
-their maximum (Podkopaev & Ramdas 2021, arXiv 2110.06177). A bet that varied with the data would
-need *every single* risk below the limit; restarting at 1 (CUSUM) bounds only the run length.
+risks r_i stays at or below 1 - target, the monitor *ever* alarms with probability at most delta,
+whatever drifts meanwhile.
+
+Why it holds. An epoch starts every ``EPOCH_AUDITS`` audits. There, and only there, the wealth is
+divided between cash and a few gamblers, in any way that the past suggests. A gambler's bet is fixed
+for the epoch; each request multiplies its stake by 1 + bet (X - risk), X = wrong audited /
+propensity, an unbiased estimate of r_i. Divided by 1 + bet (r_i - risk), the stake is a martingale;
+and up to any moment of the epoch the product of those divisors is at most exp(bet sum(r_i - risk))
+<= 1 under the null. So the wealth never exceeds the martingale that divides its own wealth in the
+same proportions, and Ville's inequality (1939) bounds its maximum (Podkopaev & Ramdas 2021, arXiv
+2110.06177; betting 2010.09686). The traps: a bet that follows the data *within* an epoch would need
+every single risk below the limit; a wealth restarted at 1 (CUSUM) bounds only the run length.
 """
 
 from __future__ import annotations
@@ -22,15 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.certify.claim import Guarantee
+from cascade.certify.suspicion import Suspicion
 from cascade.errors import UsageError
 
 Floats = NDArray[np.float64]
 
 BET_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the audit rate: about 1 / the spread of X
-EPOCH_AUDITS = 50  # a new process starts every so many audits
+EPOCH_AUDITS = 50  # the wealth is divided anew every so many audits
+CAUTION = 100.0  # the larger, the less is staked while nothing points to harm
 SAFEST = 0.9  # share of the largest bet that keeps a wealth positive
 SOON = 5.0  # evidence at which tightening one rung is cheap insurance
-RICH = 500.0  # log wealth beyond which more says nothing, and exp would overflow
+UNEASY = 2.0  # streak of some gambler, a log wealth, at which to look closer
+CLOSER = 10.0  # times the usual audit rate while there is reason to look closer
+RICH = 50.0  # log wealth beyond which more says nothing, and exp would overflow
 HALVINGS = 40
 
 
@@ -51,17 +61,20 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     Parameters
     ----------
     guarantee : the certificate's target, and delta = chance of ever alarming without harm.
-    rate, floor : mean and least probability of an audit of a request answered below the teacher.
+    rate, floor : mean and least probability of an audit of a request answered below the teacher,
+        while nothing is suspicious.
 
-    The other fields are its state. ``log_wealths`` : (epochs, gamblers), settled up to request
-    ``settled``; ``weights`` : 1 / propensity of every audit that was wrong.
+    The other fields are its state. ``stakes``, ``bets``, ``streaks`` : (gamblers,), settled up to
+    request ``settled``; a streak is what a gambler's log wealth has gained since its lowest point,
+    and decides its next stake. ``weights`` : 1 / propensity of every audit that was wrong;
+    ``epoch_weight`` : the sum of all of this epoch's.
 
     >>> monitor = HarmMonitor(Guarantee(0.9, 0.05), rate=0.1, floor=0.02)
-    >>> for _ in range(60):
+    >>> for _ in range(120):
     ...     monitor.skip(8)
     ...     monitor.record(wrong=True, propensity=0.1)
     >>> monitor.alarm, round(monitor.interval(0.05).low, 2)
-    (True, 0.73)
+    (True, 0.83)
     """
 
     guarantee: Guarantee
@@ -71,45 +84,64 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     settled: int = 0
     audits: int = 0
     weights: list[float] = msgspec.field(default_factory=list)
-    log_wealths: list[list[float]] = msgspec.field(default_factory=lambda: [_fresh()])
+    cash: float = 1.0
+    stakes: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BET_FACTORS))
+    bets: list[float] = msgspec.field(default_factory=list)
+    streaks: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BET_FACTORS))
+    epoch_weight: float = 0.0
     highest: float = 1.0
     roots: int = 0
     root_sum: float = 0.0
+    suspicion: Suspicion = msgspec.field(
+        default_factory=lambda: Suspicion(rise=0.1, bar=3.0, memory=500)
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.floor <= self.rate <= 1:
             raise UsageError(f"0 < floor <= rate <= 1, not floor {self.floor}, rate {self.rate}")
+        if not self.bets:
+            self._begin_epoch(self.rate)
 
     @property
     def evidence(self) -> float:
-        """Wealth against "no harm" now: the mixture over gamblers and start epochs."""
-        silent = self._silent_logs(self.requests - self.settled)
-        logs = np.minimum(np.asarray(self.log_wealths) + silent, RICH)
-        wealth = np.exp(logs).mean(axis=1)
-        weight = _epoch_weights(len(wealth))
-        return float(weight @ wealth + 1 - weight.sum())  # epochs to come still hold wealth 1
+        """Wealth against "no harm" now: the cash and every gambler's stake."""
+        silent = np.exp(self._silent_logs(np.asarray(self.bets)))
+        return self.cash + float(np.asarray(self.stakes) @ silent)
 
     @property
     def alarm(self) -> bool:
-        """The wealth has reached 1/delta at least once: fall back."""
+        """The wealth has reached 1/delta at least once."""
         return self.highest >= 1 / self.guarantee.delta
+
+    @property
+    def alarming(self) -> bool:
+        """The wealth is at 1/delta now."""
+        return self.evidence >= 1 / self.guarantee.delta
 
     @property
     def soon(self) -> bool:
         """Not an alarm, but reason enough to tighten by one rung."""
         return self.evidence >= SOON
 
-    def propose(self, p_wrong: float) -> float:
+    @property
+    def uneasy(self) -> bool:
+        """Reason to look closer: a gambler's streak, or more wrong audits than there used to be."""
+        return self.suspicion.roused or max(self.streaks) >= UNEASY
+
+    def propose(self, p_wrong: float, *, closer: bool = False) -> float:
         """Propensity with which to audit a request that is predicted wrong so often.
 
         The surer the policy, the rarer the audit: the variance is least for the square root
-        (Neyman 1934). Updates the running mean that keeps the mean near ``rate``.
+        (Neyman 1934). Updates the running mean that keeps the mean near ``rate``. While the
+        monitor is uneasy, or somebody else has reason to look ``closer``, audits are ten times as
+        frequent: any propensity is valid that is chosen before the draw.
         """
         root = math.sqrt(min(max(p_wrong, 0.0), 1.0))
         self.roots += 1
         self.root_sum += root
         mean = max(self.root_sum / self.roots, 1e-9)
-        return min(max(self.rate * root / mean, self.floor), 1.0)
+        usual = max(self.rate * root / mean, self.floor)
+        return min(usual * CLOSER if closer or self.uneasy else usual, 1.0)
 
     def skip(self, requests: int = 1) -> None:
         """Requests without an audit, or answered by the teacher: X = 0 for each."""
@@ -119,18 +151,25 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         """An audited request: X = wrong / propensity, the propensity as logged before the audit."""
         if not self.floor <= propensity <= 1:
             raise UsageError(f"a propensity lies in [{self.floor}, 1], not {propensity}")
-        logs = np.asarray(self.log_wealths) + self._silent_logs(self.requests - self.settled)
-        loss = float(wrong) / propensity
-        logs += np.log1p(self._bets() * (loss - self.guarantee.risk))
-        self.log_wealths = logs.tolist()
+        bets, loss = np.asarray(self.bets), wrong / propensity
+        silent = self._silent_logs(bets)
+        won = np.log1p(bets * (loss - self.guarantee.risk))
+        self.stakes = np.minimum(
+            np.asarray(self.stakes) * np.exp(silent + won), math.exp(RICH)
+        ).tolist()
+        self.streaks = np.clip(
+            np.maximum(np.asarray(self.streaks) + silent, 0.0) + won, 0.0, RICH
+        ).tolist()
         self.requests += 1
         self.settled = self.requests
         self.audits += 1
+        self.suspicion.see(wrong)
         if wrong:
             self.weights.append(loss)
         self.highest = max(self.highest, self.evidence)
+        self.epoch_weight += 1 / propensity
         if self.audits % EPOCH_AUDITS == 0:
-            self.log_wealths.append(_fresh())
+            self._begin_epoch(EPOCH_AUDITS / self.epoch_weight)
 
     def interval(self, delta: float) -> Interval:
         """Mean risk since the first request, sure with 1 - delta at all times together.
@@ -139,16 +178,31 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         against high risks may not exceed it, because one weight can be as large as 1 / floor.
         """
         limit = math.log(2 / delta)
-        up, down = self._bets(), -SAFEST * self.floor * np.array([0.1, 0.3, 1.0])
+        up, down = self._safe_bets(self.rate), -SAFEST * self.floor * np.array([0.1, 0.3, 1.0])
         low = _boundary(lambda mean: self._log_wealth(mean, up) < limit)
         high = _boundary(lambda mean: self._log_wealth(mean, down) >= limit)
         return Interval(low, high)
 
-    def _bets(self) -> Floats:
-        return np.minimum(self.rate * np.array(BET_FACTORS), SAFEST / self.guarantee.risk)
+    def _begin_epoch(self, rate: float) -> None:
+        """Divide the wealth anew: the more, the longer a gambler's streak; little without one.
 
-    def _silent_logs(self, requests: int) -> Floats:
-        return np.asarray(requests * np.log1p(-self._bets() * self.guarantee.risk))
+        rate : at which audits were made lately; the best bet is of its order.
+        """
+        wealth = self.cash + sum(self.stakes)
+        pull = np.exp(np.asarray(self.streaks))
+        shares = pull / (CAUTION + pull.sum())
+        self.stakes = (wealth * shares).tolist()
+        self.cash = wealth * float(1 - shares.sum())
+        self.bets = self._safe_bets(rate).tolist()
+        self.epoch_weight = 0.0
+
+    def _safe_bets(self, rate: float) -> Floats:
+        return np.minimum(rate * np.array(BET_FACTORS), SAFEST / self.guarantee.risk)
+
+    def _silent_logs(self, bets: Floats) -> Floats:
+        """Log factors of the requests since the last audit."""
+        silent = self.requests - self.settled
+        return np.asarray(silent * np.log1p(-bets * self.guarantee.risk))
 
     def _log_wealth(self, mean: float, bets: Floats) -> float:
         """Log wealth of constant bets against "the mean risk is ``mean``", over all requests."""
@@ -157,15 +211,6 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         logs = np.log1p(safe * (weights - mean)).sum(axis=0)
         logs += (self.requests - len(self.weights)) * np.log1p(-safe * mean)
         return float(np.logaddexp.reduce(logs) - math.log(len(bets)))
-
-
-def _fresh() -> list[float]:
-    return [0.0] * len(BET_FACTORS)
-
-
-def _epoch_weights(epochs: int) -> Floats:
-    """6 / (pi j)^2 for j = 1 .. epochs; all of them sum to 1."""
-    return np.asarray(6 / (math.pi * np.arange(1, epochs + 1)) ** 2)
 
 
 def _boundary(above: Callable[[float], bool]) -> float:

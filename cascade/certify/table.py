@@ -7,12 +7,19 @@ answers differ from the teacher's. Nothing is assumed of the data: the only rand
 
 Why it is valid. The null of rung g, fixed at the freeze, is "its prefix holds more than B wrong
 rows", B = floor((1 - target) n). Under it, before each draw the unlabelled rows of the prefix hold
-at least r = B + 1 - (wrong rows found there) wrong ones, so a uniform draw, scaled by their number
-N, is Z with E[Z] >= r, and the wealth W *= 1 + bet (r - Z) is a nonnegative supermartingale
+at least r = B + 1 - (wrong rows found there) wrong ones. So a uniform draw multiplies the wealth of
+every fair bet against r (``gamblers``) by at most 1 on average: it is a nonnegative supermartingale
 (sampling without replacement: Waudby-Smith & Ramdas 2020, arXiv 2006.04347) that reaches 1/delta
 with probability at most delta (Ville 1939). Rungs are certified in order, so the first true null
 must be crossed first: the whole delta for each (fixed-sequence testing, arXiv 2110.01052).
 A draw counts only at rungs inside the prefix it was drawn from, where it is uniform.
+
+Several draws may wait for their labels at once, as long as they are recorded in the order of
+drawing. The t-th row is uniform among the rows of its rung that none of the t - 1 earlier draws
+took, given those rows and their labels, for its rung was chosen knowing some of these labels and
+no others. Its bet is fixed by the t - 1 earlier labels. So the wealth, in the order of drawing, is
+the same supermartingale. Recorded as they arrive, quick wrong answers would come before slow right
+ones, and no bet would be fixed before its draw.
 """
 
 from __future__ import annotations
@@ -24,30 +31,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.certify import gamblers
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung
 from cascade.errors import CertificateError
 
 Floats = NDArray[np.float64]
 
-SAFEST = 0.95  # share of the largest bet that keeps the wealth positive
-HOPELESS = 0.97  # predicted wrong rows, as a share of the null's: no bet wins any more
-DOUBTS = (0.5, 1.0, 1.5)  # the predicted risk may be off: one gambler for each factor
+FRESH = 8  # bets are planned anew after an eighth more labels
 
 
 class TableDraw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One bought label.
 
     row : index in the table. rank : its place in the frozen order, 0 the surest.
-    rung : the rung from whose prefix it was drawn. p_wrong : predicted P(the policy is wrong).
-    scale : by how much predictions were too low, as known before the draw.
+    rung : the rung from whose prefix it was drawn. wrong : the policy differs from the teacher.
     """
 
     row: int
     rank: int
     rung: int
-    wrong: bool
-    p_wrong: float
-    scale: float
+    wrong: bool = False
 
 
 class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="table"):
@@ -56,6 +59,7 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     rows : of the whole table, those labelled before the freeze included.
     rungs, sizes : (G,) policies, and how many unlabelled rows each answered at the freeze.
     predicted : (G,) expected wrong rows in each prefix at the freeze. Only steers the bets.
+    freeze : sha256 of the frozen order; whoever has the table can compare (``freeze_digest``).
     seed : of the draws; a replay draws the same ranks.
     log_wealths : (G,) the largest log wealth each rung reached; a replay must find the same.
     """
@@ -65,6 +69,7 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     rungs: list[Rung]
     sizes: list[int]
     predicted: list[float]
+    freeze: str
     seed: int
     draws: list[TableDraw]
     log_wealths: list[float]
@@ -91,6 +96,8 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         edges = [0, *self.sizes, self.rows + 1]
         if len(lengths) != 1 or any(high <= low for low, high in pairwise(edges)):
             raise CertificateError("the rungs of the evidence are no path of growing prefixes")
+        if not all(map(math.isfinite, self.predicted)):
+            raise CertificateError("the evidence predicts no finite number of wrong rows")
         if len({draw.row for draw in self.draws}) < len(self.draws):
             raise CertificateError("the evidence counts a row twice")
 
@@ -127,7 +134,14 @@ class Lottery:
 
 
 class Ledger:
-    """Every rung's wealth. Records draws; does not choose them."""
+    """Every rung's wealth. Records draws; does not choose them.
+
+    Parameters
+    ----------
+    rows : of the whole table.
+    sizes : (G,) growing; rung g is the first ``sizes[g]`` ranks.
+    predicted : (G,) expected wrong rows among them, growing.
+    """
 
     def __init__(
         self,
@@ -141,13 +155,18 @@ class Ledger:
         self.rows = rows
         self.rungs = rungs
         self.sizes = np.asarray(sizes, dtype=np.int64)
-        self.left_wrong = np.asarray(predicted, dtype=np.float64)  # expected, among unlabelled
         self.budget = error_budget(guarantee, rows)
+        # segment s: the ranks that rung s has and rung s - 1 has not
+        self.left = np.diff(self.sizes, prepend=0).astype(np.float64)  # (S,) unlabelled rows
+        self.believed = gamblers.beliefs(np.diff(predicted, prepend=0.0) / self.left)  # (C, S)
+        self.log_belief = np.log(gamblers.PRIOR)  # (C,) up to a constant: who predicted best so far
         self.found = np.zeros(len(sizes), dtype=np.int64)  # wrong rows found in each prefix
         self.drawn = np.zeros(len(sizes), dtype=np.int64)
-        self.log_wealth = np.zeros((len(sizes), len(DOUBTS)))
+        self.log_wealth = np.zeros((len(sizes), len(gamblers.SHIFTS)))
         self.highest = np.zeros(len(sizes))
         self.labels = 0
+        if sizes:
+            self._plan_bets()
 
     @property
     def unlabelled(self) -> NDArray[np.int64]:
@@ -162,7 +181,8 @@ class Ledger:
     @property
     def now(self) -> Floats:
         """(G,) log wealth of each rung: the mean over its gamblers, which is an e-value too."""
-        return _log_mean_exp(self.log_wealth)
+        top = self.log_wealth.max(axis=1)
+        return np.asarray(top + np.log(np.exp(self.log_wealth - top[:, None]) @ gamblers.PRIOR))
 
     @property
     def passed(self) -> int:
@@ -170,35 +190,45 @@ class Ledger:
         crossed = (self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0)
         return int(np.argmin(crossed)) if not crossed.all() else len(self.sizes)
 
-    def bets(self, scale: float) -> Floats:
-        """(G, gamblers) Kelly's bet if the unlabelled rows hold ``scale`` times the expected wrong.
+    @property
+    def opinion(self) -> Floats:
+        """(C,) how likely each gambler is to be the one whose predictions are right."""
+        likely = np.exp(self.log_belief - self.log_belief.max())
+        return np.asarray(likely / likely.sum())
 
-        A wrong answer then multiplies the wealth by expected/null, a right one by
-        (1 - expected/N) / (1 - null/N): the likelihood ratio (Kelly 1956).
-        """
-        null = self.null_wrong[:, None].astype(np.float64)
-        others = np.maximum(self.unlabelled[:, None] - null, 1.0)
-        expected = self.left_wrong[:, None] * scale * np.asarray(DOUBTS)
-        kelly = (null - expected) / (np.maximum(null, 1.0) * others)
-        return np.asarray(np.clip(kelly, 0.0, SAFEST / others))
+    @property
+    def left_wrong(self) -> Floats:
+        """(G,) wrong rows expected among the unlabelled ones, in the light of the draws."""
+        return np.cumsum(self.opinion @ self.believed * self.left)
 
     def record(self, draw: TableDraw) -> None:
         """Settle a draw at every rung that holds it and is no larger than the one drawn from."""
-        holds = draw.rank < self.sizes
-        plays = holds & (np.arange(len(self.sizes)) <= draw.rung) & (self.null_wrong > 0)
-        gain = self.null_wrong - self.unlabelled * draw.wrong
-        self.log_wealth[plays] += np.log1p(self.bets(draw.scale) * gain[:, None])[plays]
-        self.highest = np.maximum(self.highest, self.now)
+        segment = int(np.searchsorted(self.sizes, draw.rank, side="right"))
+        null = np.maximum(self.null_wrong, 1)  # a rung that has lost plays on, and stays lost
+        plays = slice(segment, draw.rung + 1)
+        factors = gamblers.settle(self.bets, self.left, null, (segment, draw.rung, draw.wrong))
+        self.log_wealth[plays] += factors
+        self.highest[plays] = np.maximum(self.highest[plays], self.now[plays])
         # errors count wherever they lie, played or not: else the null's number stays too high
-        self.found += holds * draw.wrong
-        self.drawn += holds
-        self.left_wrong = self.left_wrong - holds * draw.p_wrong
+        self.found[segment:] += draw.wrong
+        self.drawn[segment:] += 1
+        self.left[segment] -= 1
+        chance = self.believed[:, segment]
+        self.log_belief = self.log_belief + np.log(chance if draw.wrong else 1 - chance)
         self.labels += 1
+        if self.labels >= self._fresh_until:
+            self._plan_bets()
+
+    def _plan_bets(self) -> None:
+        null = np.maximum(self.null_wrong, 1).astype(np.float64)
+        self.bets = gamblers.plan_bets(self.believed, self.left, null)
+        self._fresh_until = self.labels + max(1, self.labels // FRESH)
 
     def claim(self) -> Claim:
         """What the draws so far prove. Raises ``CertificateError`` where they prove nothing.
 
-        Errors that were found are fixed, so both bounds count only what the budget leaves.
+        Wrong rows that were found are fixed. As many other rows may be answered in their place,
+        whatever they are (``TableAudit.answered``), so at most B wrong answers are left.
         """
         best = self.passed - 1
         if best < 0:
@@ -206,23 +236,18 @@ class Ledger:
                 f"no prefix of the table reached {self.guarantee.target:.3f} agreement: "
                 "buy more labels, improve the scores or lower the target"
             )
-        spare = self.budget - int(self.found[best])
         answered = int(self.unlabelled[best])
+        widest = answered + int(self.found[best])
         return Claim(
             guarantee=self.guarantee,
             rung=self.rungs[best],
             n=self.rows,
             labels=self.labels,
-            bound=1 - spare / self.rows,
+            bound=1 - self.budget / self.rows,
             conditional=Conditional(
                 estimate=1 - float(self.left_wrong[best]) / max(answered, 1),
-                bound=max(1 - spare / max(answered, 1), 0.0),
+                bound=max(1 - self.budget / max(widest, 1), 0.0),
                 rows=answered,
             ),
             method="fixed-sequence betting without replacement (Waudby-Smith & Ramdas; Ville)",
         )
-
-
-def _log_mean_exp(logs: Floats) -> Floats:
-    top = logs.max(axis=-1, keepdims=True)
-    return np.asarray(top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1)))

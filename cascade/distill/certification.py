@@ -26,7 +26,7 @@ from cascade.distill.workshop import (
     scores,
 )
 from cascade.errors import CertificateError
-from cascade.tiers.artifact import Artifact
+from cascade.tiers.artifact import Artifact, Rung
 from cascade.tiers.proxy import Proxy
 
 CHUNK = 32
@@ -53,11 +53,16 @@ class Certified:
 
 @dataclass(frozen=True)
 class _Draws:
-    """The certification draws as every tier below the teacher sees them."""
+    """Certification draws, as every rung would treat them.
 
-    texts: list[str]
-    opinions: Opinions
-    answers: NDArray[np.int64]  # (n, G)
+    answers : (n, G) label indices, ``TEACHER`` where the rung asks the teacher.
+    asks : (n, G) whether the rung pays the small LLM.
+    truth : (n,) the teacher's label index, -1 where it is not known.
+    """
+
+    answers: NDArray[np.int64]
+    asks: NDArray[np.bool_]
+    truth: NDArray[np.int64]
 
 
 async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
@@ -68,71 +73,86 @@ async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
     CascadeError
         A purchase failed. A path that proves nothing is no error: ``refusal`` says so.
     """
-    path = distilled.artifact.manifest.path
-    draws = await _draw(shop, distilled)
-    guarantee = certify.Guarantee(shop.recipe.guarantee.target, shop.recipe.guarantee.delta)
-    rungs = [certify.Rung(rung.thresholds, 1.0 - rung.shares["large"]) for rung in path]
-    audit = StreamAudit(guarantee, rungs, certify.Deadline(len(draws.texts)))
-    truth = await _audit(shop, audit, draws)
+    proxy = Proxy(distilled.artifact)
+    guarantee = _guarantee(shop)
+    rungs = [certify.Rung(rung.thresholds, 1.0 - rung.shares["large"]) for rung in _path(proxy)]
+    audit = StreamAudit(guarantee, rungs, certify.Deadline(len(shop.pools.certify)))
+    draws = await _audit(shop, audit, proxy)
     try:
         certificate = certify.seal(audit.evidence(), certify.STREAM)
     except CertificateError as exc:
         nothing = np.zeros((len(shop.bench.task.labels),) * 2, np.int64)
         return Certified(distilled.artifact, None, str(exc), audit.labels, nothing, 0.0)
     best = audit.certified or 0
-    asked = float(draws.opinions.asks_small(path[best]).mean())
     return Certified(
         artifact=_sealed(distilled, certificate, best),
         certificate=certificate,
         refusal="",
         labels=audit.labels,
-        confusion=_confusion(truth, draws.answers[:, best], len(shop.bench.task.labels)),
-        dollars_below=distilled.lessons.costs.small * asked,
+        confusion=_confusion(draws.truth, draws.answers[:, best], len(shop.bench.task.labels)),
+        dollars_below=distilled.lessons.costs.small * float(draws.asks[:, best].mean()),
     )
 
 
-async def _draw(shop: Workshop, distilled: Distilled) -> _Draws:
-    """Look at every draw; hear the small LLM on those that some rung would ask it about."""
-    texts = shop.texts(shop.pools.certify)
-    manifest, proxy = distilled.artifact.manifest, Proxy(distilled.artifact)
-    views = look(shop.bench, texts)
-    alone = judge(proxy, views, None, None)
-    asked = np.flatnonzero(np.any([alone.asks_small(rung) for rung in manifest.path], axis=0))
-    small = await ask_small(shop, [texts[row] for row in asked])
-    heard = np.full((len(texts), len(manifest.labels)), np.nan)
-    if small is not None:
-        heard[asked] = scores(small, len(manifest.labels))
-    opinions = judge(proxy, views, manifest.stack, heard)
-    return _Draws(texts, opinions, opinions.answers(manifest.path))
+def _guarantee(shop: Workshop) -> certify.Guarantee:
+    """What the recipe asks for; with a smaller delta after each fall to the teacher."""
+    asked = certify.Guarantee(shop.recipe.guarantee.target, shop.recipe.guarantee.delta)
+    watched = shop.store.monitors.load(shop.recipe.name)
+    return certify.reopened(asked, watched.get("falls", 0) if watched else 0)
 
 
-async def _audit(shop: Workshop, audit: StreamAudit, draws: _Draws) -> NDArray[np.int64]:
-    """Run the audit; (n,) the teacher's label index of each draw, -1 where it is not known."""
-    truth = np.full(len(draws.texts), -1)
+async def _audit(shop: Workshop, audit: StreamAudit, proxy: Proxy) -> _Draws:
+    """Run the audit; every draw that it came to."""
+    texts, chunks = shop.texts(shop.pools.certify), list[_Draws]()
     with shop.progress("certification draws") as report:
-        for start in range(0, len(draws.texts), CHUNK):
-            rows = range(start, min(start + CHUNK, len(draws.texts)))
-            await _take(shop, audit, draws, rows, truth)
-            report(rows.stop, len(draws.texts), 0.0)
+        for start in range(0, len(texts), CHUNK):
+            chunks.append(await _take(shop, audit, proxy, texts[start : start + CHUNK]))
+            report(min(start + CHUNK, len(texts)), len(texts), 0.0)
             if audit.done:
                 break
-    return truth
+    return _Draws(
+        answers=np.concatenate([chunk.answers for chunk in chunks]),
+        asks=np.concatenate([chunk.asks for chunk in chunks]),
+        truth=np.concatenate([chunk.truth for chunk in chunks]),
+    )
 
 
-async def _take(
-    shop: Workshop, audit: StreamAudit, draws: _Draws, rows: range, truth: NDArray[np.int64]
-) -> None:
-    """Buy the labels that a chunk of draws needs into ``truth``, then record draw by draw."""
-    wanted = [row for row in rows if audit.wants(draws.answers[row] != TEACHER)]
+async def _take(shop: Workshop, audit: StreamAudit, proxy: Proxy, texts: list[str]) -> _Draws:
+    """Hear every tier on a chunk of draws, the teacher only where the audit wants its label, then
+    record draw by draw."""
+    opinions = await _hear(shop, proxy, texts)
+    answers = opinions.answers(_path(proxy))
+    truth = np.full(len(texts), -1)
+    wanted = [row for row in range(len(texts)) if audit.wants(answers[row] != TEACHER)]
     if wanted:
-        bought = await ask_teacher(shop, [draws.texts[row] for row in wanted], silent)
+        bought = await ask_teacher(shop, [texts[row] for row in wanted], silent)
         truth[wanted] = indices(bought, shop.bench.task.labels)
-    for row in rows:
+    first = len(audit.draws)
+    for row in range(len(texts)):
         if audit.done:
-            return
-        answered = draws.answers[row] != TEACHER
-        wrong = draws.answers[row] != truth[row] if row in wanted else None
-        audit.record(str(row), answered, wrong)
+            break
+        wrong = answers[row] != truth[row] if row in wanted else None
+        audit.record(str(first + row), answers[row] != TEACHER, wrong)
+    asks = np.stack([opinions.asks_small(rung) for rung in _path(proxy)], axis=1)
+    return _Draws(answers, asks, truth)
+
+
+async def _hear(shop: Workshop, proxy: Proxy, texts: list[str]) -> Opinions:
+    """What the tiers below the teacher say of some draws. The small LLM is asked only about those
+    for which some rung would ask it: its answer decides what that rung does with them."""
+    labels = proxy.manifest.labels
+    views = look(shop.bench, texts)
+    alone = judge(proxy, views, None, None)
+    asked = np.flatnonzero(np.any([alone.asks_small(rung) for rung in _path(proxy)], axis=0))
+    small = await ask_small(shop, [texts[row] for row in asked], silent)
+    heard = np.full((len(texts), len(labels)), np.nan)
+    if small is not None:
+        heard[asked] = scores(small, len(labels))
+    return judge(proxy, views, proxy.manifest.stack, heard)
+
+
+def _path(proxy: Proxy) -> tuple[Rung, ...]:
+    return proxy.manifest.path
 
 
 def _sealed(distilled: Distilled, certificate: Certificate, best: int) -> Artifact:

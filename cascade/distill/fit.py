@@ -8,6 +8,7 @@ that the model has seen.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -98,7 +99,7 @@ class Answerer:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class TrainingSet:
     """Training rows. soft : (n, L) teacher probabilities; weight : (n,)."""
 
     X: Singles
@@ -106,8 +107,8 @@ class _Sample:
     soft: NDArray[np.float64]
     weight: NDArray[np.float64]
 
-    def __getitem__(self, rows: NDArray[np.bool_]) -> _Sample:
-        return _Sample(self.X[rows], self.y[rows], self.soft[rows], self.weight[rows])
+    def __getitem__(self, rows: NDArray[np.bool_]) -> TrainingSet:
+        return TrainingSet(self.X[rows], self.y[rows], self.soft[rows], self.weight[rows])
 
     @property
     def seen(self) -> Indices:
@@ -124,20 +125,26 @@ class _Sample:
         return rows
 
 
-class _Recipe(Protocol):
-    """A way to fit a classifier."""
+class Learner(Protocol):
+    """A way to fit a classifier; ``str`` of it goes into the report."""
 
-    def fit(self, sample: _Sample) -> Classifier: ...
+    def fit(self, sample: TrainingSet) -> Classifier: ...
+
+    def for_all(self) -> Learner:
+        """The same for all rows, after it was chosen on those outside a fold."""
+        ...
 
 
 @dataclass(frozen=True)
-class _FitLinear:
+class LinearLearner:
+    """Multinomial logistic regression with balanced classes. strength : C of scikit-learn."""
+
     strength: float
 
     def __str__(self) -> str:
         return f"logistic regression, C={self.strength:g}"
 
-    def fit(self, sample: _Sample) -> Linear:
+    def fit(self, sample: TrainingSet) -> Linear:
         seen, weight = sample.seen, sample.balanced
         soft = sample.soft[:, seen] / sample.soft[:, seen].sum(axis=1, keepdims=True)
         rows, target = np.nonzero(soft >= SOFT_FROM)
@@ -151,15 +158,22 @@ class _FitLinear:
             coef, bias = np.vstack([-coef, coef]) / 2, np.concatenate([-bias, bias]) / 2
         return Linear(np.asarray(coef.T, np.float64), np.asarray(bias, np.float64), seen)
 
+    def for_all(self) -> LinearLearner:
+        """As much shrinkage a row: C stands against a sum over rows, so with equal C the model of
+        all rows would be surer of itself than those that the calibration has seen."""
+        return LinearLearner(self.strength * (FOLDS - 1) / FOLDS)
+
 
 @dataclass(frozen=True)
-class _FitTrees:
+class TreesLearner:
+    """LightGBM on principal components, with balanced classes."""
+
     seed: int
 
     def __str__(self) -> str:
         return f"LightGBM on {COMPONENTS} components"
 
-    def fit(self, sample: _Sample) -> Trees:
+    def fit(self, sample: TrainingSet) -> Trees:
         pca = PCA(min(COMPONENTS, *sample.X.shape), random_state=self.seed).fit(sample.X)
         seen = sample.seen
         # one thread: with two it hung beside a busy process
@@ -177,31 +191,35 @@ class _FitTrees:
         model.fit(pca.transform(sample.X), target, sample_weight=sample.balanced)
         return Trees(pca, model, seen)
 
+    def for_all(self) -> TreesLearner:
+        """The same trees."""
+        return self
+
 
 @dataclass(frozen=True)
 class _CrossFit:
-    """A recipe, and what it did across the folds.
+    """A learner, and what it did across the folds.
 
     out_of_fold : (n, L); loss : (n,) weighted and at its best temperature; errors : (n,) weighted.
     """
 
-    recipe: _Recipe
+    learner: Learner
     out_of_fold: NDArray[np.float64]
     loss: NDArray[np.float64]
     errors: NDArray[np.float64]
 
     @classmethod
-    def of(cls, recipe: _Recipe, sample: _Sample, folds: Indices) -> _CrossFit:
+    def of(cls, learner: Learner, sample: TrainingSet, folds: Indices) -> _CrossFit:
         """Each row answered by a model that has not seen its fold."""
         n_labels = sample.soft.shape[1]
         wide = np.zeros((len(folds), n_labels))
         for fold in range(FOLDS):
             held = folds == fold
-            model = recipe.fit(sample[~held])
+            model = learner.fit(sample[~held])
             wide[held] = spread(model.probabilities(sample.X[held]), model.seen, n_labels)
         weight = sample.balanced
         errors = weight * (wide.argmax(axis=1) != sample.y)
-        return cls(recipe, wide, sharpened_loss(wide, sample.y, weight), errors)
+        return cls(learner, wide, sharpened_loss(wide, sample.y, weight), errors)
 
     def clearly_better(self, other: _CrossFit) -> bool:
         """Fewer errors and a lower loss, each by more than a standard error."""
@@ -217,11 +235,9 @@ def fit_answerer(
     rng: np.random.Generator,
     soft: NDArray[np.float64] | None = None,
     sample_weight: NDArray[np.float64] | None = None,
+    learners: Sequence[Sequence[Learner]] | None = None,
 ) -> Answerer:
     """Fit the best of a few classifiers, chosen by cross-validation.
-
-    Multinomial logistic regression with balanced classes; LightGBM is tried where it is cheap and
-    kept only where its out-of-fold log-loss and errors are both lower by a standard error.
 
     Parameters
     ----------
@@ -229,6 +245,8 @@ def fit_answerer(
     y : (n,) the teacher's label indices in 0..n_labels-1; labels may be absent.
     soft : (n, L) the teacher's label probabilities, used as targets where given (ALGORITHMS F).
     sample_weight : (n,), such as 1 / propensity of active samples.
+    learners : groups, the plainest first; ``usual_learners`` by default. A later group's best is
+        kept only where its out-of-fold log-loss and errors are both lower by a standard error.
 
     Raises
     ------
@@ -239,20 +257,33 @@ def fit_answerer(
     hard = np.eye(n_labels)[y]
     # the label that the teacher stated always counts, whatever its engine's top list left of it
     target = hard if soft is None else np.where(hard == 1.0, np.maximum(soft, 0.1), soft)
-    sample = _Sample(
+    sample = TrainingSet(
         X=np.asarray(X, np.float32),
         y=np.asarray(y, np.int64),
         soft=target,
         weight=np.ones(len(y)) if sample_weight is None else sample_weight,
     )
     folds = stratified_folds(sample.y, rng)
-    fits = [_CrossFit.of(recipe, sample, folds) for recipe in map(_FitLinear, STRENGTHS)]
-    best = min(fits, key=lambda fit: float(fit.loss.mean()))
-    if n_labels <= TREES_UP_TO_LABELS and len(y) >= TREES_FROM_ROWS:
-        trees = _CrossFit.of(_FitTrees(int(rng.integers(2**31))), sample, folds)
-        best = trees if trees.clearly_better(best) else best
-    classifier = best.recipe.fit(sample)
-    return Answerer(classifier, n_labels, best.out_of_fold, folds, str(best.recipe))
+    groups = usual_learners(n_labels, len(y), rng) if learners is None else learners
+    best = _best([[_CrossFit.of(one, sample, folds) for one in group] for group in groups])
+    classifier = best.learner.for_all().fit(sample)
+    return Answerer(classifier, n_labels, best.out_of_fold, folds, str(best.learner))
+
+
+def usual_learners(n_labels: int, n_rows: int, rng: np.random.Generator) -> list[list[Learner]]:
+    """Logistic regression of several strengths; then LightGBM, where it is cheap enough to try."""
+    groups: list[list[Learner]] = [[LinearLearner(strength) for strength in STRENGTHS]]
+    if n_labels <= TREES_UP_TO_LABELS and n_rows >= TREES_FROM_ROWS:
+        groups.append([TreesLearner(int(rng.integers(2**31)))])
+    return groups
+
+
+def _best(groups: Sequence[Sequence[_CrossFit]]) -> _CrossFit:
+    """The lowest loss of the first group, unless that of a later one is clearly better."""
+    champion, *others = [min(group, key=lambda fit: float(fit.loss.mean())) for group in groups]
+    for other in others:
+        champion = other if other.clearly_better(champion) else champion
+    return champion
 
 
 def check_signal(y: Indices, n_labels: int) -> None:

@@ -5,25 +5,33 @@ Knows honest confidences of the training rows and what a tier costs; knows no la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cascade.benches import LARGE, PROXY, SMALL
 from cascade.errors import NotEnoughSignal
 from cascade.tiers.agreement import Floats
 from cascade.tiers.artifact import Rung
+from cascade.types import SKIP
 
 NEVER: Final = 2.0
 """A threshold that no confidence reaches."""
 
 RUNGS: Final = 12
-PRICES: Final = 400
+PRICES: Final = 200
 BEYOND: Final = 1.4
 """The boldest rung's predicted risk, as a multiple of what the target allows: the path must reach
 past the certified rung, and rungs far beyond it only buy labels until they are lost."""
 CAREFUL: Final = 0.25
 """The first rung's, likewise: certified with certainty, and already useful."""
+LIKELY: Final = 0.8
+"""The certified rung's, likewise, as a guess: there the tier sets are compared."""
+
+Thresholds = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,20 +43,72 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class _Confidences:
-    """(n,) honest P(agree) of the proxy and, where there is a small tier, of the small tier."""
+class _Trade:
+    """What the tiers know and charge. Rows are in order of the proxy's confidence, surest first.
+
+    proxy, small : (n,) honest P(agree) of each tier below the teacher.
+    ends : (k,) last row of each group of equal confidence; no cut goes through one.
+    """
 
     proxy: Floats
-    small: Floats | None
+    small: Floats
+    ends: NDArray[np.intp]
+    costs: Costs
+
+    @classmethod
+    def of(cls, proxy: Floats, small: Floats, costs: Costs) -> _Trade:
+        """Order the rows. A confidence of 0 marks one that no tier will answer."""
+        order = np.argsort(-proxy, kind="stable")
+        ranked = proxy[order]
+        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True) & (ranked > 0.0))
+        return cls(ranked, small[order], ends, costs)
+
+    def small_stops(self, price: float) -> float:
+        """At this price of an error, the small tier's least confidence; the proxy's too, alone."""
+        return float(1.0 - self.costs.large / price)
+
+    def asking(self, price: float) -> Floats:
+        """(n,) what asking the small tier comes to: its price, then an error or the teacher."""
+        settled: Floats = np.minimum(price * (1.0 - self.small), self.costs.large)
+        return self.costs.small + settled
+
+    def best_cuts(self, stopping: Floats, asking: Floats) -> tuple[float, float]:
+        """The proxy's confidences, to stop and to ask, that make three zones cheapest.
+
+        The prefix sums need no model of the conditional expectation: each cut lies where an
+        isotonic regression of the surplus on the confidence changes its sign.
+
+        Parameters
+        ----------
+        stopping : (n,) cost of the proxy's answer over that of asking the small tier.
+        asking : (n,) cost of asking the small tier over that of the teacher.
+        """
+        stopped = np.append(0.0, np.cumsum(stopping)[self.ends])
+        asked = np.append(0.0, np.cumsum(asking)[self.ends])
+        last = int(np.argmin(np.minimum.accumulate(stopped) + asked))
+        first = int(np.argmin(stopped[: last + 1]))
+        cuts = np.append(NEVER, self.proxy[self.ends])
+        return float(cuts[first]), 0.0 if last == len(self.ends) else float(cuts[last])
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """A rung, and the predicted cost of a request under it."""
+
+    rung: Rung
+    cost: float
 
 
 def build_path(
     proxy: Floats, small: Floats | None, costs: Costs, *, target: float, rungs: int = RUNGS
 ) -> tuple[Rung, ...]:
-    """Policies by a falling price of an error, their handled shares evenly spaced.
+    """Policies by a falling price of an error, their predicted costs evenly spaced.
 
-    With a price lambda for an error, the small tier stops where lambda (1 - a1) <= large, and the
-    proxy where lambda (1 - a0) <= small + E[min(lambda (1 - a1), large) | a0] (ALGORITHMS B).
+    With a price lambda for an error, the small tier stops where lambda (1 - a1) <= large. Before it
+    there are three actions: the proxy stops, lambda (1 - a0); the small tier is asked,
+    small + E[min(lambda (1 - a1), large) | a0]; or it is skipped, large (ALGORITHMS B). The tiers
+    are those whose path is predicted to be cheapest where it is likely to be certified: the proxy
+    alone, the small tier alone, or both. A chain can lose to its best pair (arXiv 2605.06350).
 
     Parameters
     ----------
@@ -58,20 +118,52 @@ def build_path(
 
     Returns
     -------
-    At most ``rungs`` policies; thresholds never rise along them.
+    At most ``rungs`` policies. Thresholds never rise along them, so each answers below the teacher
+    at least what the one before it answers there.
 
     Raises
     ------
     NotEnoughSignal
         No tier below the teacher answers a single row.
     """
-    known = _Confidences(proxy, small)
-    candidates = _nested([_thresholds(known, costs, price) for price in _prices(costs)])
-    described = _distinct([_describe(known, one) for one in candidates])
-    if not described:
+    trade = _Trade.of(proxy, np.zeros(len(proxy)) if small is None else small, costs)
+    tier_sets = [_proxy_alone] if small is None else [_proxy_alone, _small_alone, _both]
+    paths = [path for tiers in tier_sets if (path := _cheaper_and_cheaper(trade, tiers))]
+    if not paths:
         raise NotEnoughSignal("no tier below the teacher would answer anything: buy more labels")
-    within = _between(described, CAREFUL * (1 - target), BEYOND * (1 - target))
+    cheapest = min(paths, key=lambda path: _cost_at(path, LIKELY * (1 - target), costs))
+    within = _between(cheapest, CAREFUL * (1 - target), BEYOND * (1 - target))
     return _evenly(within, rungs)
+
+
+def _proxy_alone(trade: _Trade, price: float) -> Thresholds:
+    return {PROXY: trade.small_stops(price)}
+
+
+def _small_alone(trade: _Trade, price: float) -> Thresholds:
+    """The proxy only says where the small tier is not worth asking."""
+    never_stop = np.full(len(trade.proxy), np.inf)
+    _, ask = trade.best_cuts(never_stop, trade.asking(price) - trade.costs.large)
+    return {PROXY: NEVER, SMALL: trade.small_stops(price), SKIP: ask}
+
+
+def _both(trade: _Trade, price: float) -> Thresholds:
+    asking = trade.asking(price)
+    stopping = price * (1.0 - trade.proxy) - asking
+    stop, ask = trade.best_cuts(stopping, asking - trade.costs.large)
+    return {PROXY: stop, SMALL: trade.small_stops(price), SKIP: ask}
+
+
+def _cheaper_and_cheaper(
+    trade: _Trade, tiers: Callable[[_Trade, float], Thresholds]
+) -> list[_Policy]:
+    """The policies of one tier set, without those that save nothing over the one before."""
+    kept: list[_Policy] = []
+    for thresholds in _nested([tiers(trade, price) for price in _prices(trade.costs)]):
+        policy = _describe(trade, thresholds)
+        if policy.cost < (kept[-1].cost if kept else trade.costs.large) - 1e-9:
+            kept.append(policy)
+    return kept
 
 
 def _prices(costs: Costs) -> Floats:
@@ -84,82 +176,53 @@ def _prices(costs: Costs) -> Floats:
     return prices
 
 
-def _thresholds(known: _Confidences, costs: Costs, price: float) -> dict[str, float]:
-    """The best thresholds at one price of an error."""
-    small_stops = float(1.0 - costs.large / price)
-    if known.small is None:
-        return {"proxy": small_stops}
-    escalated = costs.small + np.minimum(price * (1.0 - known.small), costs.large)
-    surplus = price * (1.0 - known.proxy) - escalated  # of answering at the proxy, each row
-    return {"proxy": _best_cut(known.proxy, surplus), "small": small_stops}
-
-
-def _best_cut(confidence: Floats, surplus: Floats) -> float:
-    """The threshold on ``confidence`` that makes the sum of ``surplus`` above it smallest.
-
-    The prefix sum needs no model of the conditional expectation: its smallest point is where an
-    isotonic regression of ``surplus`` on ``confidence`` changes its sign.
-
-    >>> _best_cut(np.array([0.9, 0.8, 0.7]), np.array([-1.0, -0.5, 2.0]))
-    0.8
-    """
-    order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    total = np.cumsum(surplus[order])
-    possible = np.append(ranked[1:] != ranked[:-1], True) & (ranked > 0.0)  # whole ties only
-    best = int(np.argmin(np.where(possible, total, np.inf)))
-    return float(ranked[best]) if possible[best] and total[best] < 0 else NEVER
-
-
-def _nested(candidates: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Each policy answers at least what the one before it answered, in every tier."""
+def _nested(candidates: list[Thresholds]) -> list[Thresholds]:
+    """Each policy answers at least what the one before it answered below the teacher."""
     lowest = dict.fromkeys(candidates[0], NEVER)
     nested = []
     for one in candidates:
-        lowest = {tier: min(lowest[tier], one[tier]) for tier in lowest}
+        lowest = {key: min(lowest[key], one[key]) for key in lowest}
         nested.append(lowest)
     return nested
 
 
-def _describe(known: _Confidences, thresholds: dict[str, float]) -> Rung:
-    """What a policy would do to the training rows."""
-    by_proxy = known.proxy >= thresholds["proxy"]
-    shares = {"proxy": float(by_proxy.mean())}
-    risk = ((1.0 - known.proxy) * by_proxy).mean()
-    if known.small is not None:
-        by_small = ~by_proxy & (known.small >= thresholds["small"])
-        shares["small"] = float(by_small.mean())
-        risk += ((1.0 - known.small) * by_small).mean()
-    shares["large"] = 1.0 - sum(shares.values())
-    return Rung(thresholds, shares, float(risk))
+def _describe(trade: _Trade, thresholds: Thresholds) -> _Policy:
+    """What a policy would do to the training rows. A skip of nothing is left out."""
+    by_proxy = trade.proxy >= thresholds[PROXY]
+    shares = {PROXY: float(by_proxy.mean())}
+    risk = ((1.0 - trade.proxy) * by_proxy).mean()
+    cost = 0.0
+    if SMALL in thresholds:
+        asked = ~by_proxy & (trade.proxy >= thresholds[SKIP]) & (trade.proxy > 0.0)
+        by_small = asked & (trade.small >= thresholds[SMALL])
+        shares[SMALL] = float(by_small.mean())
+        risk += ((1.0 - trade.small) * by_small).mean()
+        cost += trade.costs.small * float(asked.mean())
+    shares[LARGE] = 1.0 - sum(shares.values())
+    cost += trade.costs.large * shares[LARGE]
+    named = {key: at for key, at in thresholds.items() if key != SKIP or at > 0.0}
+    return _Policy(Rung(named, shares, float(risk)), cost)
 
 
-def _handled(rung: Rung) -> float:
-    return 1.0 - rung.shares["large"]
+def _cost_at(path: list[_Policy], risk: float, costs: Costs) -> float:
+    """The predicted cost of the boldest policy within ``risk``; the teacher's where there is
+    none."""
+    return min((one.cost for one in path if one.rung.risk <= risk), default=costs.large)
 
 
-def _distinct(described: list[Rung]) -> list[Rung]:
-    """The first rung of each handled share; those that answer nothing are no policy."""
-    kept: list[Rung] = []
-    for rung in described:
-        if _handled(rung) > (_handled(kept[-1]) if kept else 0.0) + 1e-9:
-            kept.append(rung)
-    return kept
-
-
-def _between(described: list[Rung], least: float, most: float) -> list[Rung]:
-    """Rungs whose predicted risk lies in a range, with one beyond either end where there is one."""
-    risks = np.array([rung.risk for rung in described])
+def _between(path: list[_Policy], least: float, most: float) -> list[_Policy]:
+    """Policies whose predicted risk lies in a range, with one beyond either end where there is
+    one."""
+    risks = np.maximum.accumulate([policy.rung.risk for policy in path])
     first = max(int(np.searchsorted(risks, least)) - 1, 0)
     last = int(np.searchsorted(risks, most))
-    return described[first : last + 1]
+    return path[first : last + 1]
 
 
-def _evenly(described: list[Rung], rungs: int) -> tuple[Rung, ...]:
-    """Rungs whose handled shares are about evenly spaced, both ends included."""
-    if len(described) <= rungs:
-        return tuple(described)
-    shares = np.array([_handled(rung) for rung in described])
-    wanted = np.linspace(shares[0], shares[-1], rungs)
-    nearest = np.abs(shares[None, :] - wanted[:, None]).argmin(axis=1)
-    return tuple(described[i] for i in np.unique(nearest))
+def _evenly(path: list[_Policy], rungs: int) -> tuple[Rung, ...]:
+    """Rungs whose predicted costs are about evenly spaced, both ends included."""
+    costs = np.array([policy.cost for policy in path])
+    wanted = np.linspace(costs[0], costs[-1], rungs)
+    nearest = np.abs(costs[None, :] - wanted[:, None]).argmin(axis=1)
+    chosen = range(len(path)) if len(path) <= rungs else np.unique(nearest)
+    return tuple(path[i].rung for i in chosen)

@@ -16,6 +16,7 @@ from cascade.distill.workshop import Views
 from cascade.tiers.artifact import Rung
 from cascade.tiers.proxy import Proxy
 from cascade.tiers.stacked import Stack
+from cascade.types import SKIP
 
 TEACHER = -1
 
@@ -40,14 +41,19 @@ class Opinions:
 
     def by_tier(self, rung: Rung) -> dict[str, NDArray[np.bool_]]:
         """(n,) which rows each tier below the teacher answers."""
-        first = self.proxy_trust >= rung.thresholds[PROXY]
-        second = ~first & (self.small_trust >= rung.thresholds.get(SMALL, np.inf))
-        return {PROXY: first, SMALL: second}
+        sure = self.small_trust >= rung.thresholds.get(SMALL, np.inf)
+        return {PROXY: self._by_proxy(rung), SMALL: self.asks_small(rung) & sure}
 
     def asks_small(self, rung: Rung) -> NDArray[np.bool_]:
         """(n,) for which rows the small LLM is paid."""
-        wanted = rung.thresholds.get(SMALL, np.inf) <= 1.0
-        return (self.proxy_trust >= 0) & ~self.by_tier(rung)[PROXY] & wanted
+        if rung.thresholds.get(SMALL, np.inf) > 1.0:
+            return np.zeros(len(self.proxy), np.bool_)
+        worth_asking = self.proxy_trust >= rung.thresholds.get(SKIP, 0.0)
+        return worth_asking & ~self._by_proxy(rung)
+
+    def _by_proxy(self, rung: Rung) -> NDArray[np.bool_]:
+        by_proxy: NDArray[np.bool_] = self.proxy_trust >= rung.thresholds[PROXY]
+        return by_proxy
 
     def _on(self, rung: Rung) -> NDArray[np.int64]:
         tiers = self.by_tier(rung)

@@ -108,10 +108,12 @@ async def ask_teacher(
     return await _ask(shop, LARGE, shop.bench.large, texts, progress)
 
 
-async def ask_small(shop: Workshop, texts: Sequence[str]) -> list[Label] | None:
+async def ask_small(
+    shop: Workshop, texts: Sequence[str], progress: Progress | None = None
+) -> list[Label] | None:
     """The small LLM's labels, in order; None without a small tier."""
     small = shop.bench.small
-    return None if small is None else await _ask(shop, SMALL, small, texts, None)
+    return None if small is None else await _ask(shop, SMALL, small, texts, progress)
 
 
 async def _ask(

@@ -14,6 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from cascade import reasons
+from cascade.certify import Watch
 from cascade.errors import CascadeError, RegistryError
 from cascade.gateway.lanes import Lane
 from cascade.gateway.refusals import Refusal, bad_request, refusal_of
@@ -100,8 +102,12 @@ def _add_switches(app: FastAPI, services: Services) -> None:
 
     @app.post("/admin/reinstate")
     def reinstate(task: Name) -> dict[str, Any]:
-        """Undo ``demote``. An alarm of the monitor comes again: that needs a new certificate."""
+        """Undo ``demote``. What the monitor took out, only a new certificate brings back."""
         _known(services, task)
+        taken_out = lanes.installed(task)
+        if taken_out.reason == reasons.DEMOTED:
+            message = f"{taken_out.detail}: run 'cascade certify' and promote what passes"
+            raise Refusal(409, "needs_certificate", message)
         lanes.reinstate(task)
         return _task_status(services, task, None)
 
@@ -120,8 +126,7 @@ def _add_switches(app: FastAPI, services: Services) -> None:
 
 def _task_status(services: Services, task: str, problem: str | None) -> dict[str, Any]:
     lane = _known(services, task)
-    watch = services.auditor.watch(lane)
-    monitor = watch.monitor if watch else None
+    docket = services.auditor.docket(task)
     return {
         "version": lane.version,
         "in_use": lane.version is not None and not lane.reason,
@@ -129,9 +134,23 @@ def _task_status(services: Services, task: str, problem: str | None) -> dict[str
         "detail": lane.detail,
         "problem": problem,
         "tiers": dict(lane.models),
-        "requests": monitor.requests if monitor else 0,
-        "audits": monitor.audits if monitor else 0,
-        "evidence_of_harm": monitor.evidence if monitor else None,
+        "watch": _watch_status(docket.watch, len(lane.rungs)) if docket else None,
+    }
+
+
+def _watch_status(watch: Watch, rungs: int) -> dict[str, Any]:
+    """``rung``: the one that serves, from 0, the most careful of ``rungs``; null is the teacher."""
+    monitor = watch.monitor
+    return {
+        "version": watch.version,
+        "rung": watch.rung,
+        "rungs": rungs,
+        "falls": watch.falls,
+        "steps": msgspec.to_builtins(watch.steps),
+        "requests": monitor.requests,
+        "audits": monitor.audits,
+        "evidence_of_harm": monitor.evidence,
+        "looking_closer": monitor.uneasy or watch.novelty.roused,
     }
 
 

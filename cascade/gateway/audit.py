@@ -1,7 +1,7 @@
-"""Ask the teacher, now and then, what it would have said; take a harmful champion out.
+"""Ask the teacher, now and then, what it would have said; make a harmful champion more careful.
 
-Knows lanes, a monitor and a store; nobody waits for it. Only what the policy itself decided counts:
-a forced request says nothing about the policy.
+Knows lanes, watches and a store; nobody waits for it. Only what the policy itself decided counts:
+a forced request says nothing about the policy. Which rung may serve is the watch's to say.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 
 from cascade import config, reasons
-from cascade.certify import Guarantee, HarmMonitor
-from cascade.errors import StoreError
+from cascade.certify import Certificate, Guarantee, HarmMonitor, Watch, reopened
+from cascade.errors import StoreError, UsageError
+from cascade.gateway.docket import Audit, Docket
 from cascade.gateway.lanes import Lane, Lanes
 from cascade.gateway.observe import Metrics
-from cascade.gateway.watch import Audit, Watch
 from cascade.store import AuditRecord, AuditStore, DecisionRecord, MonitorStore
 from cascade.types import Abstention, Answer, Decision, Query, Reply
 
@@ -32,9 +32,12 @@ ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 1.0
 """Doubles after each failure: 31 seconds in all, then the audit counts as wrong."""
 
+ROUNDED = 1 + 1e-9
+"""A delta that was computed elsewhere may differ in its last digits."""
+
 
 class AuditLog(Protocol):
-    """Where audits and monitors outlive the process; ``cascade.store.Store`` is one."""
+    """Where audits and watches outlive the process; ``cascade.store.Store`` is one."""
 
     audits: AuditStore
     monitors: MonitorStore
@@ -48,15 +51,8 @@ class Case:
     lane: Lane
     query: Query
     answer: Answer
-    watch: Watch
+    docket: Docket
     audit: Audit
-
-
-class State(msgspec.Struct, frozen=True):
-    """A monitor as it is stored: evidence against one version says nothing about another."""
-
-    version: str
-    monitor: HarmMonitor
 
 
 class Auditor:
@@ -89,43 +85,54 @@ class Auditor:
         self._log = log
         self._pause_seconds = pause_seconds
         # by version too: a request that began before a swap still belongs to the old champion
-        self._watches: dict[tuple[str, str], Watch] = {}
+        self._dockets: dict[tuple[str, str], Docket] = {}
+        self._current: dict[str, Docket] = {}
         self._cases: asyncio.Queue[Case] = asyncio.Queue(MOST_OPEN)
+
+    def install(self, lane: Lane) -> None:
+        """Swap in a new lane, on the rung on which its version was left; reads the store."""
+        task, certificate = lane.task.name, lane.certificate
+        if certificate is None or lane.version is None or lane.reason:
+            self._lanes.install(lane)
+            return
+        watch = self._begin(lane, lane.version, certificate).watch
+        asked = reopened(Guarantee(certificate.target, watch.delta), watch.falls)
+        if watch.fallen:
+            lane = lane.on_rung(None, watch.why)
+        elif certificate.delta > asked.delta * ROUNDED:
+            detail = f"after {watch.falls} falls its certificate needs delta <= {asked.delta:.2g}"
+            lane = lane.without_champion(reasons.NO_CHAMPION, f"{detail}: certify it again")
+        else:
+            lane = lane.on_rung(watch.rung, "")
+        self._lanes.install(lane)
+        self._show_watch(task, watch)
+
+    def docket(self, task: str) -> Docket | None:
+        """The champion's audits, even if it has been taken out; None before the first champion."""
+        return self._current.get(task)
 
     def consider(self, decision_id: str, lane: Lane, decision: Decision) -> None:
         """Count a decision and perhaps open an audit of it; returns at once."""
-        watch = None if decision.reason == reasons.FORCED else self.watch(lane)
-        if watch is None:
+        docket = None if decision.reason == reasons.FORCED else self._docket(lane)
+        if docket is None:
             return
+        docket.watch.notice(decision.reason == reasons.NOVEL)
         answer = decision.answer
         if answer is None or answer.tier == lane.teacher:
-            watch.skip()
+            docket.skip()
             return
-        propensity = watch.monitor.propose(1 - answer.confidence)
+        propensity = docket.watch.propose(1 - answer.confidence)
         if self._rng.random() >= propensity:
-            watch.skip()
+            docket.skip()
             return
-        audit = watch.open(propensity)
+        audit = docket.open(propensity, lane.rung)
+        case = Case(decision_id, lane, decision.query, answer, docket, audit)
         try:
-            self._cases.put_nowait(Case(decision_id, lane, decision.query, answer, watch, audit))
+            self._cases.put_nowait(case)
         except asyncio.QueueFull:
             # never as X = 0: an audit that cannot be made counts against the champion
-            watch.settle(audit, wrong=True)
+            self._hear(case, wrong=True)
             self._metrics.dropped.of("audit").inc()
-
-    def watch(self, lane: Lane) -> Watch | None:
-        """The watch over this lane's champion; None without one.
-
-        The first call for a version reads the store: whoever installs a lane makes it.
-        """
-        if lane.certificate is None or lane.version is None or lane.reason:
-            return None
-        key = lane.task.name, lane.version
-        watch = self._watches.get(key)
-        if watch is None:
-            guarantee = Guarantee(lane.certificate.target, lane.certificate.delta)
-            watch = self._watches[key] = Watch(self._monitor(*key, guarantee))
-        return watch
 
     async def run(self) -> None:
         """Make audits, one at a time: they must not crowd out the callers' own requests."""
@@ -136,7 +143,7 @@ class Auditor:
             except Exception:
                 logger.exception("an audit of %s failed", case.lane.task.name)
                 if case.audit.wrong is None:  # it would hold back every later one
-                    case.watch.settle(case.audit, wrong=True)
+                    self._hear(case, wrong=True)
             finally:
                 self._cases.task_done()
 
@@ -152,12 +159,23 @@ class Auditor:
         await self._write_down(self._open, case)
         reply = await self._ask_teacher(case)
         said = reply.text if isinstance(reply, Answer) else None
-        case.watch.settle(case.audit, wrong=said != case.answer.text)
+        self._hear(case, wrong=said != case.answer.text)
         self._show(case, agreed=said == case.answer.text)
         self._record_cost(case, reply)
         await self._write_down(self._settle, case, said)
-        if case.watch.monitor.alarm and not self._lanes.demoted(case.lane.task.name):
-            await asyncio.to_thread(self._demote, case)
+
+    def _hear(self, case: Case, *, wrong: bool) -> None:
+        """Settle an audit, and serve whatever rung is right now. In force before it is durable: a
+        full disk must not keep a harmful champion in."""
+        task, version = case.lane.task.name, case.lane.version or ""
+        monitor = case.docket.watch.monitor
+        for step in case.docket.settle(case.audit, wrong=wrong):
+            self._lanes.serve(task, version, step.rung, step.reason)
+            logger.warning(
+                "task %s, version %s: %s, rung %s, evidence %.3g, %d audits of %d requests",
+                *(task, version, step.reason, "teacher" if step.rung is None else step.rung),
+                *(monitor.evidence, monitor.audits, monitor.requests),
+            )
 
     async def _ask_teacher(self, case: Case) -> Reply:
         """The teacher's reply; a teacher that is down is asked again for a while."""
@@ -175,10 +193,15 @@ class Auditor:
     def _show(self, case: Case, *, agreed: bool) -> None:
         task = case.lane.task.name
         self._metrics.audits.of(task, "true" if agreed else "false").inc()
-        self._metrics.agreement_lower_bound.of(task).set(case.watch.agreement_lower_bound)
-        conditional = case.watch.conditional_agreement
+        self._metrics.agreement_lower_bound.of(task).set(case.docket.agreement_lower_bound)
+        conditional = case.docket.conditional_agreement
         if conditional is not None:
             self._metrics.conditional_agreement.of(task).set(conditional)
+        self._show_watch(task, case.docket.watch)
+
+    def _show_watch(self, task: str, watch: Watch) -> None:
+        self._metrics.evidence_of_harm.of(task).set(watch.monitor.evidence)
+        self._metrics.served_rung.of(task).set(0 if watch.rung is None else watch.rung + 1)
 
     def _record_cost(self, case: Case, reply: Reply) -> None:
         usage, task = reply.usage, case.lane.task.name
@@ -200,15 +223,6 @@ class Auditor:
                 dollars=usage.dollars,
             )
         )
-
-    def _demote(self, case: Case) -> None:
-        monitor = case.watch.monitor
-        why = f"the monitor alarmed after {monitor.audits} audits of {monitor.requests} requests"
-        logger.error("task %s: %s: the teacher answers now", case.lane.task.name, why)
-        try:
-            self._lanes.demote(case.lane.task.name, why, case.lane.version)
-        except StoreError:
-            logger.exception("the demotion is in force but would not survive a restart")
 
     async def _write_down(self, write: Callable[..., None], *what: object) -> None:
         """Durable before it counts, unless the store is down: then the monitor still learns."""
@@ -232,25 +246,48 @@ class Auditor:
         )
         log.audits.open(record)
 
-    @staticmethod
-    def _settle(log: AuditLog, case: Case, said: str | None) -> None:
+    def _settle(self, log: AuditLog, case: Case, said: str | None) -> None:
         log.audits.settle(case.decision_id, said, time.time())
-        state = State(case.lane.version or "", case.watch.monitor)
-        log.monitors.save(case.lane.task.name, msgspec.to_builtins(state))
+        task = case.lane.task.name
+        if self._current[task] is case.docket:  # not a late audit of a version that has gone
+            log.monitors.save(task, msgspec.to_builtins(case.docket.watch))
 
-    def _monitor(self, task: str, version: str, guarantee: Guarantee) -> HarmMonitor:
-        """The stored monitor of this very version, guarantee and rate, or a fresh one."""
+    def _docket(self, lane: Lane) -> Docket | None:
+        """Of the champion that this lane serves; None where it serves none."""
+        if lane.certificate is None or lane.version is None or lane.reason:
+            return None
+        found = self._dockets.get((lane.task.name, lane.version))
+        return found or self._begin(lane, lane.version, lane.certificate)
+
+    def _begin(self, lane: Lane, version: str, certificate: Certificate) -> Docket:
+        """Continue the watch over this very version, or begin one that knows of earlier falls."""
+        task = lane.task.name
+        current = self._current.get(task)
+        past = current.watch if current else self._stored(task)
+        watch = self._watch(past, lane, version, certificate)
+        docket = current if current and watch is past else Docket(watch)
+        self._dockets[task, version] = self._current[task] = docket
+        return docket
+
+    def _watch(
+        self, past: Watch | None, lane: Lane, version: str, certificate: Certificate
+    ) -> Watch:
+        guarantee = Guarantee(certificate.target, certificate.delta)
         fresh = HarmMonitor(guarantee, rate=self._audit.rate, floor=self._audit.floor)
-        state = self._stored(task)
-        if state is None or state.version != version:
-            return fresh
-        same = (state.monitor.guarantee, state.monitor.rate, state.monitor.floor)
-        return state.monitor if same == (guarantee, fresh.rate, fresh.floor) else fresh
+        if past is None:
+            return Watch(version, fresh, lane.rung, certificate.delta)
+        same = past.monitor.guarantee, past.monitor.rate, past.monitor.floor
+        if past.version == version and same == (guarantee, fresh.rate, fresh.floor):
+            return past
+        if past.version == version:  # audited at another rate now; what was decided stays
+            return msgspec.structs.replace(past, monitor=fresh)
+        first = past.delta if past.falls else certificate.delta
+        return Watch(version, fresh, lane.rung, first, past.falls)
 
-    def _stored(self, task: str) -> State | None:
+    def _stored(self, task: str) -> Watch | None:
         try:
             stored = self._log.monitors.load(task) if self._log else None
-            return None if stored is None else msgspec.convert(stored, State)
-        except (StoreError, msgspec.ValidationError) as exc:
+            return None if stored is None else msgspec.convert(stored, Watch)
+        except (StoreError, UsageError, msgspec.ValidationError) as exc:
             logger.warning("the monitor of %s starts afresh: %s", task, exc)
             return None

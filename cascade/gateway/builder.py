@@ -22,7 +22,7 @@ from cascade.router import Router
 from cascade.tiers.artifact import Artifact
 from cascade.tiers.proxy import Proxy, ProxyTier
 from cascade.tiers.stacked import StackedTier
-from cascade.types import Tier
+from cascade.types import SKIP, Tier
 
 SURE, NEVER = 1.0, 2.0
 """The highest confidence, and a threshold above it: that tier is not worth asking."""
@@ -75,17 +75,17 @@ class LaneBuilder:
 
     def _lane(self, bench: Bench, proxy: Proxy, version: str, certificate: Certificate) -> Lane:
         tiers = self.watching(_tiers(bench, proxy))
-        # the proxy is asked even where it may never answer: its gates guard the small tier too
-        thresholds = {PROXY: certificate.thresholds[PROXY]}
-        if SMALL in tiers and certificate.thresholds.get(SMALL, NEVER) <= SURE:
-            thresholds[SMALL] = certificate.thresholds[SMALL]
+        certified = certify.certified_rungs(certificate)
+        rungs = tuple(_ladder(rung.thresholds, tiers) for rung in certified)
         return Lane(
             task=bench.task,
-            router=Router(tiers, Ladder(thresholds, LARGE)),
+            router=Router(tiers, rungs[-1]),
             teacher=LARGE,
             models={**bench.models, PROXY: f"{bench.task.name}@{version}"},
             version=version,
             certificate=certificate,
+            rungs=rungs,
+            rung=len(rungs) - 1,
         )
 
 
@@ -97,6 +97,14 @@ def _tiers(bench: Bench, proxy: Proxy) -> dict[str, Tier]:
     if bench.small is not None and stack is not None:
         tiers[SMALL] = StackedTier(SMALL, bench.task, bench.small, first, stack)
     return {**tiers, LARGE: bench.large}
+
+
+def _ladder(certified: Mapping[str, float], tiers: Mapping[str, Tier]) -> Ladder:
+    # the proxy is asked even where it may never answer: its gates guard the small tier too
+    thresholds = {PROXY: certified[PROXY]}
+    if SMALL in tiers and certified.get(SMALL, NEVER) <= SURE:
+        thresholds |= {SMALL: certified[SMALL], SKIP: certified.get(SKIP, 0.0)}
+    return Ladder(thresholds, LARGE)
 
 
 def proven(artifact: Artifact) -> Certificate:

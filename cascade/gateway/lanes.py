@@ -16,6 +16,7 @@ from cascade.certify import Certificate
 from cascade.policies import Straight
 from cascade.router import Router
 from cascade.tasks import Task
+from cascade.types import Policy
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Lane:
     models : what stands behind each tier, for people.
     version : the proxy's version in the registry; None when there is none.
     certificate : what the proxy's answers promise; None without a proxy.
+    rungs : every certified policy, the most careful first. rung : the one that ``router`` follows.
     reason, detail : why the champion is not used; empty when it is.
     """
 
@@ -35,6 +37,8 @@ class Lane:
     models: Mapping[str, str] = field(default_factory=dict)
     version: str | None = None
     certificate: Certificate | None = None
+    rungs: tuple[Policy, ...] = ()
+    rung: int = 0
     reason: str = ""
     detail: str = ""
 
@@ -42,6 +46,14 @@ class Lane:
         """The same lane, answered by the teacher alone."""
         router = Router(self.router.tiers, Straight(self.teacher, reason))
         return replace(self, router=router, reason=reason, detail=detail)
+
+    def on_rung(self, rung: int | None, why: str) -> Lane:
+        """The same lane on another of its certified rungs; None is the teacher alone."""
+        if rung is None:
+            return self.without_champion(reasons.DEMOTED, why)
+        if rung == self.rung:
+            return self
+        return replace(self, router=Router(self.router.tiers, self.rungs[rung]), rung=rung)
 
     def forced(self, tier: str) -> Router:
         """Ask this tier and no other."""
@@ -103,10 +115,6 @@ class Lanes:
         """The lane as it would be without demotions."""
         return self._installed[task]
 
-    def demoted(self, task: str) -> bool:
-        """Whether the task's champion has been taken out."""
-        return self._serving[task].reason == reasons.DEMOTED
-
     @property
     def off(self) -> bool:
         """Whether the off switch sends everything to the teacher."""
@@ -121,13 +129,22 @@ class Lanes:
                 self._lift(lane.task.name)
             self._serving = self._effective()
 
-    def demote(self, task: str, why: str, spoken_of: str | None = None) -> None:
-        """From the next request on the teacher answers; lasts until another version comes.
+    def serve(self, task: str, version: str, rung: int | None, why: str) -> None:
+        """From the next request on this rung answers, or with None the teacher.
 
-        spoken_of : the version that is meant; nothing happens where another one is in place.
+        version : the one that is meant; nothing happens where another one is in place. Whoever
+            says so remembers it: a restart asks again.
         """
+        with self._lock:
+            lane = self._installed[task]
+            if lane.version == version:
+                self._installed[task] = lane.on_rung(rung, why)
+                self._serving = self._effective()
+
+    def demote(self, task: str, why: str) -> None:
+        """From the next request on the teacher answers; lasts until another version comes."""
         version = self._installed[task].version
-        if version is not None and spoken_of in (None, version):
+        if version is not None:
             self._speak(task, {"version": version, "why": why})
 
     def reinstate(self, task: str) -> None:

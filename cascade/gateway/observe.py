@@ -66,6 +66,12 @@ class Metrics:
         self.conditional_agreement = self._gauge(
             "conditional_agreement", "Among answers below the teacher, estimated", "task"
         )
+        self.evidence_of_harm = self._gauge(
+            "evidence_of_harm", "1 without news; at 1/delta the champion steps back", "task"
+        )
+        self.served_rung = self._gauge(
+            "served_rung", "Of the certified rungs, from the most careful; 0: the teacher", "task"
+        )
         self.dollars = self._counter("dollars", "Spent", "task", "tier")
         self.saved_dollars = self._counter(
             "saved_dollars", "Teacher's mean price less the own, for answers below it", "task"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from cascade.gateway.builder import LaneBuilder
 from cascade.gateway.champions import Champions
 from cascade.gateway.decisions import Outbox
 from cascade.gateway.keys import Keys
-from cascade.gateway.lanes import Lane, Lanes
+from cascade.gateway.lanes import Lanes
 from cascade.gateway.observe import Metrics, observed
 from cascade.gateway.passthrough import NamedModel
 from cascade.gateway.services import Services
@@ -75,18 +74,10 @@ def build_services(config: GatewayConfig, stack: ExitStack) -> Services:
             registry,
             Path(config.models) / "live",
             builder=builder,
-            install=_installing(lanes, auditor),
+            install=auditor.install,
             poll_seconds=config.poll_seconds,
         ),
     )
-
-
-def _installing(lanes: Lanes, auditor: Auditor) -> Callable[[Lane], None]:
-    def install(lane: Lane) -> None:
-        auditor.watch(lane)  # reads the store here, in the follower's thread
-        lanes.install(lane)
-
-    return install
 
 
 def _named(connection: Connection) -> NamedModel:

@@ -27,7 +27,7 @@ from cascade.tiers.agreement import AgreementModel
 from cascade.tiers.novelty import NoveltyGate
 from cascade.tiers.stacked import Stack
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the folder's layout. Raise it when an older reader would misread a newer folder: a
 field changes its meaning, a feature its formula. A new optional file needs no new number. Folders
 of another format are refused, not converted: retraining from stored labels takes seconds."""

@@ -28,7 +28,8 @@ class Familiarity:
     """What the neighbourhood of n queries looks like.
 
     neighbours : (n,), share of the nearest training rows whose label is the predicted one.
-    distance : (n,), cosine distance to the 10th nearest training row (the last, if fewer).
+    distance : (n,), cosine distance to the nearest training row. Not to the 10th: with few labels a
+        class that row belongs to another class, and says little.
     mahalanobis : (n,), distance to the nearest class centre.
     """
 
@@ -38,21 +39,33 @@ class Familiarity:
 
 
 class NoveltyGate(Strict, frozen=True):
-    """The largest distances at which the proxy may speak."""
+    """How far and how strange a query may be before the proxy keeps silent.
+
+    A query is strange where it is far and the answer is unsure as well: either sign alone lets
+    about twice as many out-of-scope queries pass.
+
+    distance : the largest cosine distance to the nearest training row.
+    doubt : what a probability of 1 missing from the answer weighs, in units of distance.
+    strangeness : the largest sum of distance and weighed doubt.
+    """
 
     distance: float
-    mahalanobis: float
+    doubt: float
+    strangeness: float
 
-    def novel(self, familiarity: Familiarity) -> NDArray[np.bool_]:
+    def novel(self, top: NDArray[np.floating], familiarity: Familiarity) -> NDArray[np.bool_]:
         """(n,), whether each query lies beyond what training has seen.
 
-        >>> seen = Familiarity(np.ones(2), np.array([0.1, 0.9]), np.array([1.0, 1.0]))
-        >>> NoveltyGate(0.5, 2.0).novel(seen).tolist()
-        [False, True]
+        Parameters
+        ----------
+        top : (n,), probability of the answer.
+
+        >>> seen = Familiarity(np.ones(3), np.array([0.1, 0.9, 0.4]), np.ones(3))
+        >>> NoveltyGate(0.5, 1.0, 0.7).novel(np.array([0.9, 0.9, 0.6]), seen).tolist()
+        [False, True, True]
         """
-        far = familiarity.distance > self.distance
-        strange = familiarity.mahalanobis > self.mahalanobis
-        return np.logical_or(far, strange)
+        strangeness = familiarity.distance + self.doubt * (1.0 - top)
+        return np.logical_or(familiarity.distance > self.distance, strangeness > self.strangeness)
 
 
 @dataclass(frozen=True)
@@ -101,12 +114,11 @@ class Neighbourhood:
         """
         k = min(NEIGHBOURS, len(self.rows))
         similarity = embeddings @ self.rows.T  # (n, m)
-        nearest = similarity.argpartition(-k, axis=1)[:, -k:]  # (n, k), the farthest of them first
+        nearest = similarity.argpartition(-k, axis=1)[:, -k:]  # (n, k)
         agree = self.labels[nearest] == predicted[:, None]
-        farthest = similarity[np.arange(len(nearest)), nearest[:, 0]]
         return Familiarity(
             neighbours=agree.sum(axis=1) / k,
-            distance=1.0 - farthest.astype(np.float64),
+            distance=1.0 - similarity.max(axis=1).astype(np.float64),
             mahalanobis=self._mahalanobis(embeddings),
         )
 

@@ -137,7 +137,8 @@ class Proxy:
         familiarity = self._neighbourhood.look(embeddings, labels)
         features = proxy_features(scores, familiarity, tokens)
         agreement = self.manifest.agreement.confidence(features)
-        return Judgement(scores, labels, agreement, self.manifest.gate.novel(familiarity))
+        novel = self.manifest.gate.novel(scores.max(axis=1), familiarity)
+        return Judgement(scores, labels, agreement, novel)
 
 
 def open_answerer(model: bytes, threads: int = 1) -> Any:

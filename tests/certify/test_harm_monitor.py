@@ -15,16 +15,18 @@ def monitor(rate: float = 0.05, floor: float = 0.02) -> HarmMonitor:
 
 
 def watch(watcher: HarmMonitor, risks: np.ndarray, rng: np.random.Generator) -> int | None:
-    """Feed requests of these risks, audited at an even rate; the request of the alarm."""
-    audits = np.flatnonzero(rng.random(len(risks)) < watcher.rate)
+    """Feed requests of these risks, audited as the monitor proposes; the request of the alarm."""
     seen = 0
-    for request in audits:
-        watcher.skip(int(request) - seen)
-        watcher.record(bool(rng.random() < risks[request]), watcher.rate)
-        seen = int(request) + 1
+    while True:
+        propensity = watcher.propose(0.1)
+        request = seen + int(rng.geometric(propensity)) - 1
+        if request >= len(risks):
+            return None
+        watcher.skip(request - seen)
+        watcher.record(bool(rng.random() < risks[request]), propensity)
+        seen = request + 1
         if watcher.alarm:
-            return int(request)
-    return None
+            return request
 
 
 def drift(rng: np.random.Generator, requests: int) -> np.ndarray:
@@ -52,7 +54,7 @@ def test_a_jump_is_seen_within_a_few_hundred_audits() -> None:
         alarm = watch(HarmMonitor(Guarantee(0.95, 0.05), 0.05, 0.02), risks, rng)
         assert alarm is not None and alarm >= 3_000
         delays.append((alarm - 3_000) * 0.05)
-    assert np.median(delays) <= 250  # audits
+    assert np.median(delays) <= 100  # audits, had the rate stayed the usual one
 
 
 def test_a_weighted_audit_is_worth_its_weight() -> None:
@@ -95,11 +97,11 @@ def test_state_survives_a_restart() -> None:
     for _ in range(130):
         wrong, propensity = bool(rng.random() < 0.2), float(rng.uniform(0.02, 1))
         for each in (watcher, twin):
-            assert each.propose(0.1) == pytest.approx(0.05)
+            each.propose(0.1)
             each.skip(3)
             each.record(wrong, propensity)
         twin = msgspec.json.decode(msgspec.json.encode(twin), type=HarmMonitor)
-    assert twin == watcher and len(twin.log_wealths) == 3
+    assert twin == watcher and twin.audits == 130
 
 
 def test_surer_answers_are_audited_less_but_never_below_the_floor() -> None:
@@ -135,3 +137,85 @@ def test_impossible_rates_are_refused(rate: float, floor: float) -> None:
 def test_impossible_propensities_are_refused(propensity: float) -> None:
     with pytest.raises(UsageError, match="propensity"):
         monitor().record(True, propensity)
+
+
+def test_it_looks_closer_while_uneasy_and_calms_down() -> None:
+    watcher = monitor()
+    assert watcher.propose(0.1) == pytest.approx(0.05)
+    for _ in range(8):
+        watcher.record(True, 0.05)
+    assert watcher.uneasy and watcher.propose(0.1) == pytest.approx(0.5)
+    for _ in range(200):
+        watcher.skip(10)
+        watcher.record(False, 0.5)
+    assert not watcher.uneasy and watcher.propose(0.1) == pytest.approx(0.05)
+
+
+def test_somebody_else_may_make_it_look_closer() -> None:
+    assert monitor().propose(0.1, closer=True) == pytest.approx(0.5)
+
+
+def test_wealth_is_kept_when_an_epoch_begins() -> None:
+    watcher = monitor()
+    for audit in range(49):
+        watcher.record(audit % 3 == 0, 0.05)
+    before = msgspec.structs.replace(watcher)
+    bets, risk = np.asarray(before.bets), GUARANTEE.risk
+    watcher.record(True, 0.05)
+    grown = before.cash + np.asarray(before.stakes) @ (1 + bets * (20 - risk))
+    assert watcher.evidence == pytest.approx(grown)
+    assert watcher.cash + sum(watcher.stakes) == pytest.approx(grown)
+
+
+# Traps: what the wrong variant would do
+
+
+def waves(rng: np.random.Generator, epochs: int) -> np.ndarray:
+    """Wrong answers that come in waves: in every epoch of 50 the running mean risk is at most .1"""
+    return rng.random(50 * epochs) < np.tile(np.repeat([0.0, 0.2], 25), epochs)
+
+
+def chasing(outcomes: np.ndarray) -> float:
+    """The highest wealth of one who bets only after a recent wrong answer."""
+    log_wealth, highest = 0.0, 0.0
+    for i, wrong in enumerate(outcomes):
+        bet = 1.5 if outcomes[max(i - 8, 0) : i].any() else 0.0
+        log_wealth += np.log1p(bet * (wrong - GUARANTEE.risk))
+        highest = max(highest, log_wealth)
+    return float(np.exp(highest))
+
+
+def test_trap_a_bet_that_follows_the_data_within_an_epoch() -> None:
+    rng, wrong_alarms, alarms = np.random.default_rng(6), 0, 0
+    for _ in range(25):
+        outcomes, watcher = waves(rng, 80), HarmMonitor(GUARANTEE, 1.0, 1.0)
+        for wrong in outcomes:
+            watcher.record(bool(wrong), 1.0)
+        alarms += watcher.alarm
+        wrong_alarms += chasing(outcomes) >= 20
+    assert alarms <= 3 and wrong_alarms >= 20
+
+
+def test_trap_a_cusum_restarts_and_alarms_in_the_end() -> None:
+    rng, wrong_alarms, alarms = np.random.default_rng(7), 0, 0
+    for _ in range(25):
+        watcher, highest = HarmMonitor(GUARANTEE, 0.5, 0.5), 0.0
+        for wrong in rng.random(2_000) < 0.1:
+            watcher.skip(int(rng.geometric(0.5)) - 1)
+            watcher.record(bool(wrong), 0.5)
+            highest = max(highest, *watcher.streaks)
+        alarms += watcher.alarm
+        wrong_alarms += highest >= GUARANTEE.log_bar
+    assert alarms <= 3 and wrong_alarms >= 12
+
+
+def test_trap_failed_audits_that_count_as_right_hide_the_harm() -> None:
+    """The teacher fails where the policy is wrong: on long, odd or broken requests."""
+    rng = np.random.default_rng(8)
+    honest, trusting = monitor(), monitor()
+    for wrong in rng.random(1_500) < 0.25:
+        skipped = int(rng.geometric(0.05)) - 1
+        for watcher, counted in ((honest, wrong), (trusting, False)):
+            watcher.skip(skipped)
+            watcher.record(bool(counted), 0.05)
+    assert honest.alarm and not trusting.alarm and trusting.highest <= 1.0 + 1e-9

@@ -1,5 +1,6 @@
 """Table audits: valid under any scores and any planner, and each known trap is one."""
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -8,8 +9,9 @@ import pytest
 
 from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, verify
 from cascade.certify.audit import rung_sizes
+from cascade.certify.gamblers import settle
 from cascade.certify.table import Ledger, Lottery, TableDraw
-from cascade.errors import CertificateError, UnreadableAnswer
+from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 
 
 def run(wrong: np.ndarray, p_agree: np.ndarray, guarantee: Guarantee, seed: int) -> bool:
@@ -53,7 +55,7 @@ def hostile(ledger: Ledger, wrong: np.ndarray, seed: int) -> bool:
         if rung == len(ledger.sizes) or ledger.unlabelled[rung] == 0:
             return False
         rank = lottery.draw(int(ledger.sizes[rung]))
-        ledger.record(TableDraw(rank, rank, rung, bool(wrong[rank]), 0.05, 1.0))
+        ledger.record(TableDraw(rank, rank, rung, bool(wrong[rank])))
         left[rank] = False
         if ledger.passed and left[: ledger.sizes[ledger.passed - 1]].sum() > ledger.budget:
             return True
@@ -87,10 +89,10 @@ def ledger(sizes: list[int], rows: int = 100) -> Ledger:
 
 def test_trap_found_errors_count_at_rungs_that_did_not_play() -> None:
     book = ledger([20, 60, 100])
-    book.record(TableDraw(5, 5, 1, True, 0.05, 1.0))
+    book.record(TableDraw(5, 5, 1, True))
     assert book.found.tolist() == [1, 1, 1]
     assert (book.now != 0).tolist() == [True, True, False]
-    book.record(TableDraw(30, 30, 2, False, 0.05, 1.0))
+    book.record(TableDraw(30, 30, 2))
     assert book.unlabelled.tolist() == [19, 58, 98]
 
 
@@ -99,7 +101,7 @@ def test_a_rung_whose_budget_is_overdrawn_is_never_certified() -> None:
     book.highest[:] = 100.0  # as rich as can be
     assert book.passed == 1
     for rank in range(11):
-        book.record(TableDraw(rank, rank, 0, True, 0.05, 1.0))
+        book.record(TableDraw(rank, rank, 0, True))
     assert book.null_wrong.tolist() == [0] and book.passed == 0
     with pytest.raises(CertificateError, match="no prefix"):
         book.claim()
@@ -109,13 +111,99 @@ def test_the_error_budget_is_exact() -> None:
     assert ledger([200], rows=1000).budget == 100  # (1 - 0.9) * 1000 < 100 in floating point
 
 
-def test_every_bet_is_fair_and_safe() -> None:
-    book, rng = ledger([20, 60, 100]), np.random.default_rng(0)
-    for rank in rng.permutation(20)[:18]:
-        null, rows = book.null_wrong[:, None], book.unlabelled[:, None]
-        bets = book.bets(0.5)
-        assert np.all(bets >= 0) and np.all(1 + bets * (null - rows) > 0)
-        book.record(TableDraw(int(rank), int(rank), 2, bool(rng.random() < 0.3), 0.05, 0.5))
+def mean_factors(book: Ledger, wrong: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """What the next draw from all ranks multiplies each gambler's wealth by, on average."""
+    null = np.maximum(book.null_wrong, 1) * scale
+    factors = [
+        np.exp(settle(book.bets, book.left, null, (segment, 2, bool(wrong[rank]))))[-1]
+        for rank, segment in enumerate(np.searchsorted(book.sizes, np.arange(100), side="right"))
+        if rank not in book.taken
+    ]
+    return np.asarray(np.mean(factors, axis=0))
+
+
+class Watched(Ledger):
+    """A ledger that remembers which ranks it has seen."""
+
+    taken: frozenset[int] = frozenset()
+
+    def record(self, draw: TableDraw) -> None:
+        super().record(draw)
+        self.taken = self.taken | {draw.rank}
+
+
+@pytest.mark.parametrize("where", ["first", "last", "anywhere"])
+def test_every_bet_is_fair_and_safe_wherever_the_wrong_rows_are(where: str) -> None:
+    rungs = [Rung({"proxy": 0.5}, size / 100) for size in (20, 60, 100)]
+    rng = np.random.default_rng(0)
+    book = Watched(Guarantee(0.9, 0.1), 100, rungs, [20, 60, 100], [0.2, 1.5, 6.0])
+    wrong = np.zeros(100, dtype=bool)
+    places = {"first": np.arange(11), "last": np.arange(89, 100), "anywhere": rng.permutation(100)}
+    wrong[places[where][:11]] = True  # the null at its edge: B + 1
+    for rank in rng.permutation(100)[:60]:
+        if book.null_wrong[2] < 1:
+            break
+        fair = mean_factors(book, wrong)
+        assert np.all(np.isfinite(fair)) and np.all(fair <= 1 + 1e-9)
+        book.record(TableDraw(int(rank), int(rank), 2, bool(wrong[rank])))
+    assert np.all(np.isfinite(book.log_wealth))
+
+
+def test_trap_a_bet_against_too_many_wrong_rows_is_unfair() -> None:
+    rungs = [Rung({"proxy": 0.5}, size / 100) for size in (20, 60, 100)]
+    book = Watched(Guarantee(0.9, 0.1), 100, rungs, [20, 60, 100], [0.2, 1.5, 6.0])
+    wrong = np.arange(100) >= 89
+    assert mean_factors(book, wrong).max() <= 1 + 1e-9 < mean_factors(book, wrong, 1.3).max()
+
+
+def test_labels_are_recorded_in_the_order_of_drawing() -> None:
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    first, second = audit.draw_from(0), audit.draw_from(1)
+    with pytest.raises(UsageError, match="order of drawing"):
+        audit.record(second, False)
+    audit.record(first, False)
+    audit.record(second, True)
+    assert [draw.wrong for draw in audit.draws] == [False, True]
+
+
+def test_concurrent_buying_does_not_depend_on_who_answers_first() -> None:
+    def bought(pause: Callable[[int], float]) -> dict[int, bool]:
+        def oracle(row: int) -> bool:
+            time.sleep(pause(row))
+            return row % 30 == 0
+
+        audit = TableAudit(
+            np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(0)
+        )
+        result = audit_table(audit, oracle, 60, "ab12", workers=4)
+        assert result.certificate is not None
+        verify(result.certificate)
+        return result.labels
+
+    assert list(bought(lambda row: row % 3 / 500)) == list(bought(lambda row: -row % 5 / 500))
+
+
+def test_an_interrupted_audit_goes_on_where_it_was() -> None:
+    def audit() -> TableAudit:
+        return TableAudit(
+            np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(0)
+        )
+
+    whole, half = audit(), audit()
+    result = audit_table(whole, lambda row: row % 20 == 0, 60, "ab12")
+    half.resume(whole.draws[:10])
+    assert audit_table(half, lambda row: row % 20 == 0, 60, "ab12").labels == result.labels
+    other = TableAudit(np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(1))
+    with pytest.raises(CertificateError, match="another table, policy or seed"):
+        other.resume(whole.draws)
+
+
+def test_a_rung_that_is_used_up_cannot_be_drawn_from() -> None:
+    audit = TableAudit(np.full(40, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    for _ in range(int(audit.ledger.sizes[0])):
+        audit.draw_from(0)
+    with pytest.raises(UsageError, match="choose a larger rung"):
+        audit.draw_from(0)
 
 
 def test_scores_of_a_sorted_table_do_not_decide_who_is_audited() -> None:
@@ -136,11 +224,11 @@ def test_known_rows_are_never_drawn_and_never_answered_by_the_policy() -> None:
 
 def test_an_unreadable_teacher_counts_as_wrong_and_its_row_escalates() -> None:
     def oracle(row: int) -> bool:
-        if row % 50 == 0:
+        if row % 15 == 0:
             raise UnreadableAnswer("maybe?")
         return False
 
-    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(3))
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.85, 0.1), rng=np.random.default_rng(3))
     result = audit_table(audit, oracle, 120, "ab12")
     assert result.unreadable and all(result.labels[row] for row in result.unreadable)
     assert not set(result.unreadable) & set(result.answered)
@@ -155,7 +243,8 @@ def test_no_label_is_bought_where_none_pays() -> None:
     )
     assert useless.draw() is None
     result = audit_table(useless, lambda row: False, 100, "ab12")
-    assert result.certificate is None and len(result.answered) == 0
+    # as many as may be wrong are answered all the same: they cannot break the target
+    assert result.certificate is None and len(result.answered) == 40
 
 
 def test_a_table_too_small_for_its_budget_has_no_rungs() -> None:

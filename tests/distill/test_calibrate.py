@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cascade.distill.calibrate import (
+    GATE_QUANTILE,
     SIGNS,
     ProxyCalibration,
     StackCalibration,
@@ -15,9 +16,9 @@ from cascade.distill.calibrate import (
     calibrate_stack,
     fit_agreement,
     fit_neighbourhood,
-    reliability,
 )
 from cascade.distill.fit import Answerer, fit_answerer, stratified_folds
+from cascade.distill.report import calibration_error, reliability_bins
 from cascade.errors import NotEnoughSignal
 from cascade.tiers.novelty import MOST_ROWS
 from cascade.tiers.proxy import proxy_features
@@ -76,7 +77,7 @@ def test_the_proxys_confidence_keeps_its_promise(trained: Trained, fresh: World)
     confidence = trained.proxy.agreement.model.confidence(features)
     agreed = labels == fresh.y
     assert abs(confidence.mean() - agreed.mean()) < 0.05
-    assert reliability(confidence, agreed).error < 0.06
+    assert calibration_error(reliability_bins(confidence, agreed)) < 0.06
     assert agreed[confidence >= np.median(confidence)].mean() > agreed.mean() + 0.05
 
 
@@ -84,22 +85,39 @@ def test_out_of_fold_confidence_foretells_the_fresh_one(trained: Trained, fresh:
     agreed = trained.answerer.probabilities(fresh.X).argmax(axis=1) == fresh.y
     assert abs(trained.proxy.agreement.out_of_fold.mean() - agreed.mean()) < 0.06
     assert abs(trained.proxy.agreement.agreed.mean() - agreed.mean()) < 0.06
-    assert trained.proxy.agreement.reliability.error < 0.1
+    honest = trained.proxy.agreement
+    assert calibration_error(reliability_bins(honest.out_of_fold, honest.agreed)) < 0.1
 
 
 def test_the_gate_lets_nearly_all_fresh_rows_pass(trained: Trained, fresh: World) -> None:
-    labels = np.zeros(len(fresh.y), np.int64)
-    gate, neighbourhood = trained.proxy.gate, trained.proxy.neighbourhood
-    assert gate.novel(neighbourhood.look(fresh.X, labels)).mean() < 0.03
+    scores = trained.answerer.probabilities(fresh.X)
+    familiarity = trained.proxy.neighbourhood.look(fresh.X, scores.argmax(axis=1))
+    assert trained.proxy.gate.novel(scores.max(axis=1), familiarity).mean() < 0.03
     assert trained.proxy.novel.mean() <= 0.015
 
 
-def test_the_gate_stops_what_lies_elsewhere(trained: Trained) -> None:
+def test_the_gate_stops_what_lies_elsewhere() -> None:
     rng = np.random.default_rng(2)
-    far = np.full((50, DIM), -trained.world.X.mean(axis=0)) + 0.01 * rng.normal(size=(50, DIM))
-    far = (20 * far).astype(np.float32)
-    look = trained.proxy.neighbourhood.look(far, np.zeros(50, np.int64))
-    assert trained.proxy.gate.novel(look).all()
+    world = World.draw(rng, 200, 2)
+    here = np.hstack([world.X, np.zeros_like(world.X)])
+    answerer = fit_answerer(here, world.y, 2, rng=rng)
+    proxy = calibrate_proxy(here, world.y, world.tokens, answerer, rng=rng)
+    look = proxy.neighbourhood.look(np.roll(here, DIM, axis=1), world.y)
+    assert proxy.gate.novel(np.ones(200), look).all()  # however sure of itself
+
+
+def test_the_gate_expects_as_few_neighbours_as_serving_has() -> None:
+    """Among all of 4,000 rows everything is nearer than among the 1,000 that are kept."""
+    rng = np.random.default_rng(8)
+    world, fresh = World.draw(rng, 4 * MOST_ROWS, 2), World.draw(rng, 4_000, 2)
+    folds = stratified_folds(world.y, rng)
+    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
+    proxy = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng)
+    promised = proxy.gate.distance
+    seen = proxy.neighbourhood.look(fresh.X, fresh.y)
+    assert (seen.distance > promised).mean() < 0.01
+    everything = fit_neighbourhood(world.X, world.y).look(fresh.X, fresh.y)
+    assert (seen.distance > np.quantile(everything.distance, GATE_QUANTILE)).mean() > 0.015
 
 
 def test_the_stack_beats_both_opinions(trained: Trained, fresh: World) -> None:
@@ -112,7 +130,8 @@ def test_the_stack_beats_both_opinions(trained: Trained, fresh: World) -> None:
         abs((trained.stack.out_of_fold.argmax(axis=1) == trained.world.y).mean() - together) < 0.06
     )
     confidence = trained.stack.stack.confidence(stacked, fresh.small, proxy)
-    assert reliability(confidence, stacked.argmax(axis=1) == fresh.y).error < 0.06
+    agreed = stacked.argmax(axis=1) == fresh.y
+    assert calibration_error(reliability_bins(confidence, agreed)) < 0.06
 
 
 def test_the_stack_undoes_the_lean(trained: Trained) -> None:
@@ -159,15 +178,6 @@ def test_a_constant_feature_is_harmless() -> None:
         ("top",), np.ones((50, 1)), np.arange(50) % 2 == 0, np.arange(50) % 5
     )
     assert calibration.out_of_fold == pytest.approx(0.5, abs=0.05)
-
-
-def test_reliability_counts_every_row_once() -> None:
-    rng = np.random.default_rng(5)
-    confidence = rng.random(2_003)
-    honest = reliability(confidence, rng.random(2_003) < confidence)
-    assert honest.count.sum() == 2_003 and len(honest.count) == 10
-    assert honest.error < 0.04 < reliability(confidence, rng.random(2_003) < 0.5).error
-    assert len(reliability(np.array([0.5]), np.array([True])).count) == 1
 
 
 def test_identical_texts_and_few_rows_do_not_break_the_neighbourhood() -> None:

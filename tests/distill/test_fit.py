@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cascade.distill.fit import Linear, Trees, check_signal, fit_answerer, stratified_folds
+from cascade.distill.fit import (
+    Classifier,
+    Linear,
+    LinearLearner,
+    TrainingSet,
+    Trees,
+    check_signal,
+    fit_answerer,
+    stratified_folds,
+)
 from cascade.errors import NotEnoughSignal
 
 
@@ -139,3 +148,21 @@ def test_a_thousand_labels_of_150_kinds_are_learnt() -> None:
     y = rng.integers(0, 150, 1000)
     answerer = fit_answerer(clusters(rng, y, dim=384), y, 150, rng=rng)
     assert (answerer.out_of_fold.argmax(axis=1) == y).mean() > 0.5
+
+
+def test_the_served_model_is_no_surer_than_those_that_were_calibrated() -> None:
+    """The trap: with one C for folds and for all rows, a quarter more rows shrink it less."""
+    rng = np.random.default_rng(12)
+    X = clusters(rng, np.zeros(600, np.int64), dim=64)
+    y = (X[:, 0] + 0.1 * rng.normal(size=600) > 0).astype(np.int64)
+    rows = TrainingSet(X[:200], y[:200], np.eye(2)[y[:200]], np.ones(200))
+    learner = LinearLearner(1.0)
+
+    def sureness(classifier: Classifier) -> float:
+        return float(classifier.probabilities(X[200:]).max(axis=1).mean())
+
+    folds = stratified_folds(rows.y, rng)
+    calibrated = np.mean([sureness(learner.fit(rows[folds != fold])) for fold in range(5)])
+    served = sureness(fit_answerer(rows.X, rows.y, 2, rng=rng, learners=[[learner]]).classifier)
+    assert served == pytest.approx(calibrated, abs=0.006)
+    assert sureness(learner.fit(rows)) > calibrated + 0.01

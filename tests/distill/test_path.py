@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.distill.path import BEYOND, Costs, build_path
+from cascade.distill.path import BEYOND, NEVER, Costs, build_path
 from cascade.errors import NotEnoughSignal
 from cascade.tiers.artifact import Rung
+from cascade.types import SKIP
 
 
 def confidences(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -24,15 +25,35 @@ def handled(rung: Rung) -> float:
     return 1 - rung.shares["large"]
 
 
-@settings(max_examples=40)
+def zones(rung: Rung, a0: np.ndarray, a1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) rows that the proxy answers, that the small tier is asked, and that it answers."""
+    by_proxy = a0 >= rung.thresholds["proxy"]
+    asked = ~by_proxy & (a0 >= rung.thresholds.get(SKIP, 0.0)) & (a0 > 0)
+    asked &= "small" in rung.thresholds
+    return by_proxy, asked, asked & (a1 >= rung.thresholds.get("small", NEVER))
+
+
+def cost_of(rung: Rung, a0: np.ndarray, a1: np.ndarray, costs: Costs) -> float:
+    _, asked, _ = zones(rung, a0, a1)
+    return float(costs.small * asked.mean() + costs.large * rung.shares["large"])
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.01, 1.5), st.floats(0.6, 0.99), st.booleans())
-def test_policies_only_grow_bolder(seed: int, small: float, target: float, three: bool) -> None:
+def test_policies_only_grow_bolder_and_cheaper(
+    seed: int, small: float, target: float, three: bool
+) -> None:
     a0, a1 = confidences(seed)
-    path = build_path(a0, a1 if three else None, Costs(small, 1.0), target=target)
+    costs = Costs(small, 1.0)
+    path = build_path(a0, a1 if three else None, costs, target=target)
     assert 1 <= len(path) <= 12
     for careful, bold in pairwise(path):
-        assert all(bold.thresholds[tier] <= careful.thresholds[tier] for tier in bold.thresholds)
-        assert handled(bold) > handled(careful)
+        keys = careful.thresholds | bold.thresholds
+        assert all(
+            bold.thresholds.get(key, 0.0) <= careful.thresholds.get(key, 0.0) for key in keys
+        )
+        assert handled(bold) >= handled(careful) - 1e-12
+        assert cost_of(bold, a0, a1, costs) < cost_of(careful, a0, a1, costs)
     for rung in path:
         assert sum(rung.shares.values()) == pytest.approx(1.0)
         assert 0.0 <= rung.risk <= handled(rung)
@@ -47,19 +68,66 @@ def test_the_path_begins_useful_and_ends_beyond_the_target(three: bool) -> None:
     assert 0.05 < path[-1].risk < 0.05 * BEYOND + 0.02
 
 
-def test_handled_shares_are_about_evenly_spaced() -> None:
+def test_costs_are_about_evenly_spaced() -> None:
     a0, a1 = confidences(1, n=5_000)
-    steps = np.diff([handled(rung) for rung in build_path(a0, a1, Costs(0.3, 1), target=0.9)])
+    costs = Costs(0.3, 1.0)
+    path = build_path(a0, a1, costs, target=0.9)
+    steps = -np.diff([cost_of(rung, a0, a1, costs) for rung in path])
     assert steps.max() < 2 * steps.mean()
 
 
 def test_shares_and_risk_are_those_of_the_thresholds() -> None:
     a0, a1 = confidences(2)
-    rung = build_path(a0, a1, Costs(0.3, 1.0), target=0.9)[5]
-    proxy = a0 >= rung.thresholds["proxy"]
-    small = ~proxy & (a1 >= rung.thresholds["small"])
-    assert (rung.shares["proxy"], rung.shares["small"]) == (proxy.mean(), small.mean())
-    assert rung.risk == pytest.approx(((1 - a0) * proxy + (1 - a1) * small).mean())
+    for rung in build_path(a0, a1, Costs(0.3, 1.0), target=0.9):
+        by_proxy, _, by_small = zones(rung, a0, a1)
+        assert (rung.shares["proxy"], rung.shares["small"]) == (by_proxy.mean(), by_small.mean())
+        assert rung.risk == pytest.approx(((1 - a0) * by_proxy + (1 - a1) * by_small).mean())
+
+
+def test_the_small_tier_is_skipped_where_it_would_hardly_help() -> None:
+    """It knows the rows that the proxy half knows, and none of those that the proxy does not."""
+    a0 = np.linspace(0.01, 1, 1_000)
+    a1 = np.where(a0 > 0.5, 0.97, 0.2)
+    path = build_path(a0, a1, Costs(0.3, 1.0), target=0.9)
+    asking = [rung for rung in path if rung.shares["small"] > 0]
+    assert len(asking) >= 2
+    assert all(0.5 < rung.thresholds[SKIP] < 0.55 for rung in asking)
+
+
+def test_a_small_tier_as_good_everywhere_is_never_skipped() -> None:
+    a0 = np.linspace(0.01, 1, 1_000)
+    path = build_path(a0, np.full(1_000, 0.95), Costs(0.1, 1.0), target=0.9)
+    asking = [rung for rung in path if rung.shares["small"] > 0]
+    assert asking and all(SKIP not in rung.thresholds for rung in asking)
+
+
+def test_a_dear_or_useless_small_tier_is_left_out() -> None:
+    a0, a1 = confidences(6)
+    for small, price in ((a1, 1.2), (np.full(len(a0), 0.3), 0.1)):
+        path = build_path(a0, small, Costs(price, 1.0), target=0.9)
+        assert all(set(rung.thresholds) == {"proxy"} for rung in path)
+        assert path == build_path(a0, None, Costs(price, 1.0), target=0.9)
+
+
+def test_three_tiers_are_never_predicted_dearer_than_their_best_pair() -> None:
+    """Compared where the certified rung is likely to lie."""
+    for seed in range(5):
+        a0, a1 = confidences(seed)
+        costs = Costs(0.2, 1.0)
+        never_sure = np.full(len(a0), 1e-6)
+        chosen = build_path(a0, a1, costs, target=0.9, rungs=1_000)
+        pairs = [
+            (build_path(a0, None, costs, target=0.9, rungs=1_000), a0),
+            (build_path(never_sure, a1, costs, target=0.9, rungs=1_000), never_sure),
+        ]
+        cheapest = min(
+            cost_of(rung, proxy, a1, costs)
+            for path, proxy in pairs
+            for rung in path
+            if rung.risk <= 0.08
+        )
+        best = min(cost_of(rung, a0, a1, costs) for rung in chosen if rung.risk <= 0.08)
+        assert best <= cheapest + 0.01
 
 
 def test_a_dearer_small_tier_leaves_more_to_the_proxy() -> None:
@@ -83,7 +151,7 @@ def test_tiers_that_answer_nothing_have_no_path() -> None:
         build_path(np.zeros(20), np.zeros(20), Costs(0.3, 1.0), target=0.9)
 
 
-def test_a_useless_proxy_is_skipped_by_its_threshold() -> None:
+def test_a_useless_proxy_never_answers() -> None:
     _, a1 = confidences(5)
     first = build_path(np.full(len(a1), 0.5), a1, Costs(0.1, 1.0), target=0.9)[0]
     assert first.shares["proxy"] == 0.0 and first.thresholds["proxy"] > 1.0

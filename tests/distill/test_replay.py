@@ -18,7 +18,7 @@ from cascade.router import Router
 from cascade.tiers.artifact import Rung
 from cascade.tiers.proxy import Proxy, ProxyTier
 from cascade.tiers.stacked import StackedTier
-from cascade.types import Decision, Query
+from cascade.types import SKIP, Decision, Query
 from tests.distill.workshops import (
     ALIEN,
     MAX_TOKENS,
@@ -99,6 +99,24 @@ def test_replay_agrees_with_the_router_row_by_row(made: Made) -> None:
                 assert labels[replayed[row]] == decision.answer.text
         asked = [any(reply.tier == SMALL for reply in one.trail) for one in decisions]
         assert opinions.asks_small(rung).tolist() == asked
+
+
+def test_replay_agrees_with_the_router_where_the_small_tier_is_skipped(made: Made) -> None:
+    trusts = made.opinions.proxy_trust
+    low, high = np.quantile(trusts[trusts >= 0], [0.3, 0.7])
+    rung = Rung({PROXY: float(high), SMALL: 0.6, SKIP: float(low)}, {}, 0.0)
+    if made.shop.bench.small is None:
+        rung = Rung({PROXY: float(high)}, {}, 0.0)
+    (replayed,) = made.opinions.answers([rung]).T
+    decisions = made.decisions(rung)
+    asked = [any(reply.tier == SMALL for reply in one.trail) for one in decisions]
+    assert made.opinions.asks_small(rung).tolist() == asked
+    below = [one.answer is not None and one.answer.tier != LARGE for one in decisions]
+    assert (replayed != TEACHER).tolist() == below
+    if made.shop.bench.small is not None:
+        skipped = (trusts >= 0) & (trusts < low)
+        assert skipped.sum() > 20 and not np.any(replayed[skipped] != TEACHER)
+        assert 20 < sum(asked) < len(asked) / 2
 
 
 def test_every_tier_answers_something_so_that_agreeing_means_something(made: Made) -> None:

@@ -51,3 +51,11 @@ def test_agreement_and_recalls_come_from_the_confusion() -> None:
     assert report.recalls["yes"] == 0.8
     assert np.isnan(report.recalls["no"])
     assert replace(report, confusion=np.zeros((2, 2), int)).agreement == 0
+
+
+def test_calibration_error_tells_an_honest_confidence_from_an_empty_one() -> None:
+    rng = np.random.default_rng(5)
+    confidence = rng.random(2_000)
+    honest = reliability_bins(confidence, rng.random(2_000) < confidence)
+    empty = reliability_bins(confidence, rng.random(2_000) < 0.5)
+    assert calibration_error(honest) < 0.04 < 0.2 < calibration_error(empty)

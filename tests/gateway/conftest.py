@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,12 @@ def lane_of(certificate: Certificate, metrics: Metrics, version: str = "1", **ti
         version=version,
         certificate=certificate,
     )
+
+
+def on_two_rungs(lane: Lane) -> Lane:
+    """The same lane with a more careful rung, on which the proxy answers nothing that it knows."""
+    careful = Ladder({"proxy": 0.99, "small": 0.8}, "large")
+    return replace(lane, rungs=(careful, lane.router.policy), rung=1)
 
 
 @dataclass

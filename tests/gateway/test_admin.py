@@ -57,7 +57,8 @@ async def test_status_and_certificates(call: Call, house: House) -> None:
     status, body = await call("GET", "/admin/status")
     assert status == 200 and body["tiers"] == {"small": True, "large": True}
     mood = body["tasks"]["mood"]
-    assert mood["in_use"] and mood["version"] == "1" and mood["requests"] == 1
+    assert mood["in_use"] and mood["version"] == "1"
+    assert mood["watch"]["requests"] == 1 and mood["watch"]["steps"] == []
     _, certificates = await call("GET", "/admin/certificates")
     assert certificates["mood"]["target"] == 0.9 and "evidence" not in certificates["mood"]
 
@@ -68,6 +69,14 @@ async def test_demote_and_reinstate(call: Call, house: House) -> None:
     assert await tier_of(house, "easy") == ("large", "demoted")
     await call("POST", "/admin/reinstate", {"task": "mood"})
     assert await tier_of(house, "easy") == ("proxy", "certified")
+
+
+async def test_what_the_monitor_took_out_cannot_be_reinstated(call: Call, house: House) -> None:
+    house.lanes.serve("mood", "1", None, "the monitor alarmed")
+    status, body = await call("POST", "/admin/reinstate", {"task": "mood"})
+    assert status == 409 and body["error"]["code"] == "needs_certificate"
+    assert "cascade certify" in body["error"]["message"]
+    assert await tier_of(house, "easy") == ("large", "demoted")
 
 
 async def test_off_switch(call: Call, house: House) -> None:

@@ -13,7 +13,7 @@ from cascade.gateway.observe import Metrics
 from cascade.gateway.switches import StoredSwitches
 from cascade.store import open_store
 
-from .conftest import lane_of
+from .conftest import lane_of, on_two_rungs
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_demotion_lasts_for_the_version_it_was_spoken_against(
     lanes: Lanes, certificate: Certificate
 ) -> None:
     lanes.demote("mood", "it harms")
-    assert reason(lanes) == "demoted" and lanes.demoted("mood")
+    assert reason(lanes) == "demoted"
     lanes.install(lane_of(certificate, Metrics(), version="1"))
     assert reason(lanes) == "demoted"
     lanes.install(lane_of(certificate, Metrics(), version="2"))
@@ -99,4 +99,17 @@ def test_nothing_to_demote_is_no_demotion(certificate: Certificate) -> None:
     blank = lane_of(certificate, Metrics(), version=None)  # type: ignore[arg-type]
     lanes = Lanes({"mood": blank})
     lanes.demote("mood", "why not")
-    assert not lanes.demoted("mood")
+    assert reason(lanes) == ""
+
+
+def test_another_rung_serves_until_another_version_comes(certificate: Certificate) -> None:
+    lanes = Lanes({"mood": on_two_rungs(lane_of(certificate, Metrics()))})
+    lanes.serve("mood", "1", 0, "evidence grows")
+    lane = lanes.get("mood")
+    assert lane is not None and lane.rung == 0 and lane.router.policy == lane.rungs[0]
+    lanes.serve("mood", "7", None, "of a version that has gone")
+    assert reason(lanes) == ""
+    lanes.serve("mood", "1", None, "it harms")
+    assert reason(lanes) == "demoted"
+    lanes.install(lane_of(certificate, Metrics(), version="2"))
+    assert reason(lanes) == ""

@@ -12,7 +12,16 @@ import pytest
 from cascade.errors import RegistryError
 from cascade.tasks import Identity
 from cascade.tiers.agreement import AgreementModel
-from cascade.tiers.artifact import ANSWERER, CHECKSUMS, MANIFEST, Artifact, Manifest, Rung, verify
+from cascade.tiers.artifact import (
+    ANSWERER,
+    CHECKSUMS,
+    FORMAT,
+    MANIFEST,
+    Artifact,
+    Manifest,
+    Rung,
+    verify,
+)
 from cascade.tiers.novelty import NoveltyGate
 from cascade.tiers.stacked import STACK_FEATURES, Stack
 
@@ -31,7 +40,7 @@ def artifact() -> Artifact:
         identity=IDENTITY,
         labels=IDENTITY.labels,
         agreement=CURVE,
-        gate=NoveltyGate(0.5, 30.0),
+        gate=NoveltyGate(0.5, 0.3, 0.6),
         path=(Rung({"proxy": 0.9}, {"proxy": 0.4, "large": 0.6}, 0.02),),
         training_digest="abc",
         created="2026-11-23T00:00:00Z",
@@ -126,7 +135,7 @@ def test_a_folder_that_cannot_be_written_says_so(artifact: Artifact, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": FORMAT + 1}, f"format {FORMAT + 1}"),
         ({"surprise": 1}, "surprise"),
         ({"labels": ["no", "yes"]}, "labels differ"),
         ({"agreement": {**msgspec.to_builtins(CURVE), "coef": []}}, "one number for each"),
