@@ -180,5 +180,10 @@ def _beats_constant(certificate: Certificate, sample: Sample, rule: Rule) -> Con
 
 def _misses_no_class(sample: Sample, rule: Rule) -> Condition:
     missed = [name for name in sample.missed(rule.least_rows) if name not in rule.may_miss]
-    reason = f"always missed: {', '.join(missed)}" if missed else "no class is always missed"
+    reason = "no class is always missed"
+    if missed:
+        reason = (
+            f"wherever the teacher says {' or '.join(missed)}, the policy says something else; "
+            "`allow_missed` in the recipe would permit it"
+        )
     return Condition("classes", not missed, reason)
