@@ -24,7 +24,8 @@ from cascade.certify import (
 )
 from cascade.certify.certificate import _digest
 from cascade.certify.ranking import prefix_sizes
-from cascade.certify.top_k import Graded, Lottery, Place, TopKLedger, TopKPlan
+from cascade.certify.standings import Graded, Place, Standings
+from cascade.certify.top_k import Lottery, TopKLedger, TopKPlan
 from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 
 REPLACE = msgspec.structs.replace
@@ -116,7 +117,7 @@ def certificate() -> Certificate:
 def boundary_plan(seed: int) -> TopKPlan:
     sizes = np.linspace(180, 60, 6).astype(int).tolist()
     rungs = [Rung({"proxy": 0.5}, 1 - size / 200) for size in sizes]
-    return TopKPlan(WIDE, 40, 200, rungs, sizes, [0.03] * 6, seed)
+    return TopKPlan(WIDE, 40, 200, rungs, sizes, [0.03] * 6, "ab12", seed)
 
 
 def boundary_grades(rng: np.random.Generator, plan: TopKPlan, missed: range) -> np.ndarray:
@@ -152,7 +153,7 @@ def false_share(
         for rank in range(60):
             ledger.record(Graded(rank, rank, None, float(grades[rank])))
         bad = np.flatnonzero(ledger.sizes <= missed[0])
-        while ledger.hidden[planner(ledger)] and len(ledger.places) < 160:
+        while ledger.standings.hidden[planner(ledger)] and len(ledger.standings.places) < 160:
             rung = planner(ledger)
             rank = lottery.draw(ledger, rung)
             ledger.record(Graded(rank, rank, rung, float(grades[rank])))
@@ -170,17 +171,23 @@ def test_hostile_planner_cannot_break_the_guarantee(missed: range, planner: Plan
     assert false_share(TopKLedger, missed, planner) <= binomial_limit(0.1, 150)
 
 
-class HighGamma(TopKLedger):
+class HighGamma(Standings):
     """Wrong: takes a better row than the k-th best for gamma, so members are not counted."""
 
     @property
-    def _gamma(self) -> Place:
-        known = super()._gamma
-        return self.places[-self.plan.k // 4] if len(self.places) >= self.plan.k else known
+    def gamma(self) -> Place:
+        enough = len(self.places) >= self.k
+        return self.places[-self.k // 4] if enough else super().gamma
+
+
+def too_high(plan: TopKPlan) -> TopKLedger:
+    ledger = TopKLedger(plan)
+    ledger.standings = HighGamma(plan.k, ledger.sizes, ledger.standings.ties)
+    return ledger
 
 
 def test_trap_gamma_above_the_kth_best_seen_breaks_the_guarantee() -> None:
-    assert false_share(HighGamma, FAR, cheapest) > 0.3
+    assert false_share(too_high, FAR, cheapest) > 0.3
 
 
 class EveryRung(TopKLedger):
@@ -207,7 +214,7 @@ def test_trap_ties_broken_in_the_proxys_favour() -> None:
         result.certificate.bound if result.certificate else 0
     )
     naive = RankingAudit(p_top, 60, WIDE, rng=np.random.default_rng(0))
-    naive.ledger._ties = p_top  # the proxy's own order: no draw ever beats the prefix
+    naive.ledger.standings.ties = p_top  # the proxy's own order: no draw ever beats the prefix
     result = audit_ranking_without_seal(naive, grades)
     assert naive.done and recall(result, grades, 60, naive.plan.seed) < 0.8
 
@@ -223,7 +230,7 @@ def audit_ranking_without_seal(audit: RankingAudit, grades: np.ndarray) -> list[
 
 def small_ledger() -> TopKLedger:
     rungs = [Rung({"proxy": 0.5}, share) for share in (0.2, 0.5)]
-    return TopKLedger(TopKPlan(WIDE, 5, 20, rungs, [16, 10], [0.02, 0.1], seed=3))
+    return TopKLedger(TopKPlan(WIDE, 5, 20, rungs, [16, 10], [0.02, 0.1], "ab12", seed=3))
 
 
 def test_trap_found_rows_count_at_prefixes_that_did_not_play() -> None:

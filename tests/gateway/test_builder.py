@@ -11,16 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from cascade.certify import Certificate, to_json
-from cascade.distill.calibrate import calibrate_proxy
-from cascade.distill.export import export
-from cascade.distill.fit import fit_answerer
+from cascade.certify import Certificate
 from cascade.errors import RegistryError
 from cascade.gateway.builder import Bench, LaneBuilder
 from cascade.tasks import Task
 from cascade.testing import FakeTier
-from cascade.tiers.artifact import Artifact, Manifest
+from cascade.tiers.artifact import Artifact
 from cascade.types import Query
+from tests.tiny_proxy import tiny_proxy
 
 TASK = Task("mood", "filter", "Good?", ("yes", "no"))
 IDENTITY = TASK.identity("big-b", "words@1")
@@ -45,31 +43,13 @@ class Words:
         return 3 * np.eye(16)[TASK.labels.index(label)] + 0.3 * noise
 
 
-def train(certificate: Certificate) -> Artifact:
-    rng = np.random.default_rng(0)
-    y = np.array([TASK.labels.index(text.split()[0]) for text in TEXTS])
-    X, tokens = Words().encode(TEXTS), Words().count_tokens(TEXTS)
-    answerer = fit_answerer(X, y, 2, rng=rng)
-    calibration = calibrate_proxy(X, y, tokens, answerer, rng=rng)
-    manifest = Manifest(
-        task=TASK.name,
-        identity=IDENTITY,
-        labels=TASK.labels,
-        agreement=calibration.agreement.model,
-        gate=calibration.gate,
-        path=(),
-        training_digest="",
-        created="2026-11-23T00:00:00Z",
-        label_counts={},
-        thresholds=certificate.thresholds,
-    )
-    model, _ = export(answerer, X, rng=rng)
-    return Artifact(manifest, model, calibration.neighbourhood.arrays, "", to_json(certificate))
-
-
 @pytest.fixture(scope="module")
 def artifact(certificate: Certificate) -> Artifact:
-    return train(certificate)
+    y = np.array([TASK.labels.index(text.split()[0]) for text in TEXTS])
+    thresholds = certificate.thresholds
+    return tiny_proxy(
+        TASK, IDENTITY, Words(), TEXTS, y, thresholds=thresholds, certificate=certificate
+    )
 
 
 @pytest.fixture

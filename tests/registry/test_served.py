@@ -18,18 +18,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from cascade import reasons
-from cascade.distill.calibrate import calibrate_proxy
-from cascade.distill.export import export
-from cascade.distill.fit import fit_answerer
 from cascade.embed import Embedder, load_embedder
 from cascade.embed.static import build_static_embedder
 from cascade.errors import ModelUnavailable, RegistryError
 from cascade.registry import open_registry
 from cascade.registry.served import ESCALATE, PROXY, Outcome, ServedProxy, outcome
 from cascade.tasks import Task, Window
-from cascade.tiers.artifact import Artifact, Manifest
+from cascade.tiers.artifact import Artifact
 from cascade.types import Abstention, Answer
 from tests.mlflow_server import MlflowServer
+from tests.tiny_proxy import tiny_proxy
 
 TASK = Task("mood", "filter", "Good?", ("yes", "no"), window=Window(8))
 GOOD, BAD = ["good", "great", "fine", "lovely", "nice"], ["bad", "awful", "poor", "nasty", "ugly"]
@@ -87,26 +85,9 @@ def texts_and_labels(rng: np.random.Generator, rows: int) -> tuple[list[str], np
 
 
 def train(embedder: Embedder) -> Artifact:
-    rng = np.random.default_rng(1)
-    texts, y = texts_and_labels(rng, 600)
-    X, tokens = embedder.encode(texts), embedder.count_tokens(texts)
-    answerer = fit_answerer(X, y, 2, rng=rng)
-    calibration = calibrate_proxy(X, y, tokens, answerer, rng=rng)
+    texts, y = texts_and_labels(np.random.default_rng(1), 600)
     identity = TASK.identity("large", f"{embedder.name}@{embedder.version}")
-    manifest = Manifest(
-        task=TASK.name,
-        identity=identity,
-        labels=TASK.labels,
-        agreement=calibration.agreement.model,
-        gate=calibration.gate,
-        path=(),
-        training_digest="t",
-        created="2026-11-23T00:00:00Z",
-        label_counts={"yes": int((y == 0).sum()), "no": int((y == 1).sum())},
-        thresholds={"proxy": 0.8},
-    )
-    onnx, _ = export(answerer, X, rng=rng)
-    return Artifact(manifest, onnx, calibration.neighbourhood.arrays, "# Mood\n")
+    return tiny_proxy(TASK, identity, embedder, texts, y, thresholds={"proxy": 0.8})
 
 
 def labels_of(outcomes: Sequence[Outcome]) -> list[str]:

@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 
 from cascade import reasons
-from cascade.distill.calibrate import calibrate_proxy
-from cascade.distill.export import export
-from cascade.distill.fit import fit_answerer
 from cascade.errors import RegistryError
 from cascade.tasks import Task
-from cascade.tiers.artifact import Artifact, Manifest
+from cascade.tiers.artifact import Artifact
 from cascade.tiers.proxy import Proxy, ProxyTier
 from cascade.types import Answer, Query, Reply
+from tests.tiny_proxy import tiny_proxy
 
 DIM = 384
 TASK = Task("mood", "filter", "Good?", ("yes", "no"))
@@ -51,25 +49,9 @@ class Words:
 
 
 def train(rows: int) -> Artifact:
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, rows)
+    y = np.random.default_rng(0).integers(0, 2, rows)
     texts = [f"{TASK.labels[label]} {i}" for i, label in enumerate(y)]
-    X, tokens = Words().encode(texts), Words().count_tokens(texts)
-    answerer = fit_answerer(X, y, 2, rng=rng)
-    calibration = calibrate_proxy(X, y, tokens, answerer, rng=rng)
-    manifest = Manifest(
-        task=TASK.name,
-        identity=IDENTITY,
-        labels=TASK.labels,
-        agreement=calibration.agreement.model,
-        gate=calibration.gate,
-        path=(),
-        training_digest="",
-        created="2026-11-23T00:00:00Z",
-        label_counts={},
-    )
-    model, _ = export(answerer, X, rng=rng)
-    return Artifact(manifest, model, calibration.neighbourhood.arrays, "")
+    return tiny_proxy(TASK, IDENTITY, Words(), texts, y)
 
 
 @pytest.fixture(scope="module")
