@@ -273,10 +273,22 @@ def test_labels_are_bought_only_where_a_rung_can_still_win() -> None:
     assert audit.done and audit.certified is None and bought < 0.3 * below.any(axis=1).sum()
 
 
-def test_a_path_begins_where_it_will_probably_pass() -> None:
-    rng, error = np.random.default_rng(10), {"one": 0.06, "two": 0.06}
-    lengths = [len(planned(rng, error, draws).get("one", [])) for draws in (50, 120, 2000)]
-    assert lengths == [0, 1, 4]
+@pytest.mark.parametrize(
+    ("draws", "length"),
+    [
+        (50, 0),  # 25 of each label: too few to share delta
+        # 36, 48 and 60 of them with a risk of .036, .048 and .06, of which 0, 1 and 1 may be wrong
+        # at delta / 2: they pass with a chance of .27, .32 and .12. The first rung, 24, never does
+        (120, 2),
+        (2000, 4),  # the very first passes
+    ],
+)
+def test_a_path_begins_where_it_will_probably_pass(draws: int, length: int) -> None:
+    plan = planned(np.random.default_rng(10), {"one": 0.06, "two": 0.06}, draws)
+    assert len(plan.get("one", [])) == length
+
+
+def test_without_answers_there_is_no_class_to_plan() -> None:
     nobody = np.full((10, 4), BY_TEACHER)
     assert plan_classes(nobody, np.ones(10), PATH, WANTED, 100) == {}
 
@@ -348,7 +360,7 @@ def test_a_class_certificate_is_not_one_for_all_answers(
         seal(tabular.evidence, STREAM)
 
 
-def test_resealed_evidence_is_replayed(conditional: Certificate, tabular: Certificate) -> None:
+def test_resealed_draws_of_a_stream_are_replayed(conditional: Certificate) -> None:
     evidence = conditional.evidence
     worse = [REPLACE(draw, outcome=draw.outcome.replace("+", "x")) for draw in evidence.draws]
     first = evidence.draws[0]
@@ -363,6 +375,34 @@ def test_resealed_evidence_is_replayed(conditional: Certificate, tabular: Certif
     ]:
         with pytest.raises(CertificateError, match=message):
             verify(reseal(conditional, evidence=REPLACE(evidence, **change)))
-    audit = REPLACE(tabular.evidence.audit, draws=[])
-    with pytest.raises(CertificateError, match="no prefix"):
-        verify(reseal(tabular, evidence=REPLACE(tabular.evidence, audit=audit)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "spam"}, "does not prove the metric"),
+        ({"classes": 1}, "does not prove the method"),
+        ({"audit": {"draws": []}}, "no prefix"),
+        ({"audit": {"seed": 1}}, "not the one that the seed draws"),
+        ({"audit": {"guarantee": Guarantee(0.9, 0.5)}}, "does not prove the delta"),
+        ({"audit": {"rows": 9999}}, "does not prove the n"),
+        ({"audit": {"log_wealths": [9.0]}}, "e-values differ"),
+    ],
+)
+def test_a_resealed_audit_of_a_class_is_replayed(
+    tabular: Certificate, change: dict[str, Any], message: str
+) -> None:
+    evidence = tabular.evidence
+    if "audit" in change:
+        change = {"audit": REPLACE(evidence.audit, **change["audit"])}
+    with pytest.raises(CertificateError, match=message):
+        verify(reseal(tabular, evidence=REPLACE(evidence, **change)))
+
+
+def test_a_class_whose_errors_are_hidden_is_refused(tabular: Certificate) -> None:
+    """Every wrong answer declared right: the wealth that it would have made is not the recorded."""
+    audit = tabular.evidence.audit
+    assert any(draw.wrong for draw in audit.draws)
+    better = REPLACE(audit, draws=[REPLACE(draw, wrong=False) for draw in audit.draws])
+    with pytest.raises(CertificateError, match="does not prove|e-values differ"):
+        verify(reseal(tabular, evidence=REPLACE(tabular.evidence, audit=better)))
