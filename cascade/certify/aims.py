@@ -40,6 +40,8 @@ from numpy.typing import NDArray
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung
 from cascade.certify.weighted import Floats, Ints
 
+Bools = NDArray[np.bool_]
+
 METHOD = "fixed-sequence betting on weighted draws without replacement (Shekhar et al.; Ville)"
 
 
@@ -78,7 +80,7 @@ class Frozen:
         return int(self.sizes.sum()) + self.known
 
     @property
-    def before(self) -> NDArray[np.bool_]:
+    def before(self) -> Bools:
         """(G, C) cells before each rung's stop."""
         return np.asarray(np.arange(len(self.sizes)) < self.stops[:, None])
 
@@ -88,7 +90,7 @@ class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pr
 
     guarantee: Guarantee
 
-    def zone(self, frozen: Frozen) -> NDArray[np.bool_]:
+    def zone(self, frozen: Frozen) -> Bools:
         """(G, C) cells that each rung answers unseen: the accepted ones."""
         return frozen.before
 
@@ -114,7 +116,7 @@ class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pr
         """(C,) forecast share of negative rows."""
         return 1 - p_positive
 
-    def tenable(self, frozen: Frozen, found: Found) -> NDArray[np.bool_]:
+    def tenable(self, frozen: Frozen, found: Found) -> Bools:
         """(G,) rungs that the labels have not refuted already."""
         return self._spare(frozen, found) >= 0
 
@@ -155,7 +157,7 @@ class Recall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="recal
         """Positive rows that may be missed for each one that is not: (1 - R) / R."""
         return self.guarantee.risk / self.guarantee.target
 
-    def zone(self, frozen: Frozen) -> NDArray[np.bool_]:
+    def zone(self, frozen: Frozen) -> Bools:
         """(G, C) cells that each rung answers unseen: the rejected ones."""
         return ~frozen.before
 
@@ -175,7 +177,7 @@ class Recall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="recal
         """(C,) forecast share of positive rows."""
         return p_positive
 
-    def tenable(self, frozen: Frozen, found: Found) -> NDArray[np.bool_]:
+    def tenable(self, frozen: Frozen, found: Found) -> Bools:
         """(G,) rungs that the labels have not refuted already."""
         missed = ~frozen.before @ (found.positive + found.unreadable)
         return np.asarray(missed <= self.rho * self._most_kept(frozen, found))

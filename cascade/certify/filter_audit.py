@@ -7,14 +7,14 @@ See ``aims`` for the nulls and ``weighted`` for the wealth.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from cascade.certify.aims import Aim, Found, Frozen, Precision
+from cascade.certify.aims import Aim, Bools, Found, Frozen, Precision, Recall
 from cascade.certify.claim import Claim, Rung
 from cascade.certify.filter_cells import cell_edges
 from cascade.certify.weighted import Floats, Ints, Plan, WeightedLedger, WeightedLottery
@@ -68,12 +68,12 @@ class Book:
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first onward."""
-        crossed = (self.highest >= self.aim.guarantee.log_bar) | self.ledger.free
+        crossed = (self.highest >= self.aim.guarantee.log_bar) | self.ledger.refuted
         crossed &= self.aim.tenable(self.frozen, self.found)
         return len(crossed) if crossed.all() else int(np.argmin(crossed))
 
     @property
-    def zone(self) -> NDArray[np.bool_]:
+    def zone(self) -> Bools:
         """(C,) cells that the best certified rung answers unseen."""
         if not self.passed:
             return np.zeros(len(self.frozen.sizes), dtype=np.bool_)
@@ -196,16 +196,21 @@ class FilterAudit:
         free = np.setdiff1d(np.arange(len(p_positive)), taken)
         # ties in random order: a sorted table must not decide who is audited
         self.order = free[np.lexsort((rng.random(len(free)), -p_positive[free]))]
+        if not len(self.order):
+            raise UsageError("every row is labelled already: there is nothing left to audit")
         self.known = list(known)
         self._p_known = p_positive[taken]
         self.seed = int(rng.integers(2**63))
         p = p_positive[self.order]
         edges = cell_edges(p, aims, sum(row.positive is True for row in known))
         self.sizes: Ints = np.diff(edges)
-        self.p_positive: Floats = np.add.reduceat(p, edges[:-1]) / self.sizes if len(p) else p
-        self.books = [self._book(aim, p[edges[:-1]]) for aim in aims if len(p)]
+        self.p_positive: Floats = np.add.reduceat(p, edges[:-1]) / self.sizes
+        self.books = [self._book(aim, p[edges[:-1]]) for aim in aims]
         self.plans: list[Plan] = []
         self.draws: list[WeightedDraw] = []
+        self.waiting: deque[WeightedDraw] = deque()
+        self.open_rows: Ints = self.sizes.copy()
+        """(C,) rows of each cell that no draw has taken."""
         self._lottery = WeightedLottery(self.sizes, self.seed)
 
     def _book(self, aim: Aim, highest_p: Floats) -> Book:
@@ -221,36 +226,69 @@ class FilterAudit:
         return Book(aim, frozen, rungs)
 
     @property
-    def unlabelled(self) -> Ints:
-        """(C,) rows of each cell without a label."""
-        return self.books[0].ledger.unlabelled
+    def accepted(self) -> Bools:
+        """(C,) cells answered yes unseen: the certified ones, or what a recall does not reject."""
+        precision, recall = self.book(Precision), self.book(Recall)
+        if precision is not None:
+            return precision.zone
+        assert recall is not None  # there is an aim
+        return ~recall.zone
+
+    @property
+    def rejected(self) -> Bools:
+        """(C,) cells answered no unseen: the certified ones, or what no precision accepts."""
+        recall = self.book(Recall)
+        return ~self.accepted if recall is None else recall.zone & ~self.accepted
+
+    def book(self, kind: type[Aim]) -> Book | None:
+        """The one of this kind of aim."""
+        return next((book for book in self.books if isinstance(book.aim, kind)), None)
+
+    def can_draw(self, plan: Plan) -> bool:
+        """Whether a cell that has a weight has a row that no draw has taken."""
+        return bool(np.any((np.asarray(plan.weights) > 0) & (self.open_rows > 0)))
 
     def draw(self, plan: Plan) -> WeightedDraw:
-        """The next row to label, its answer still open. Raises ``UsageError`` on a bad plan."""
+        """The next row to label, its answer still open. Raises ``UsageError`` on a bad plan.
+
+        May be called again before earlier draws are recorded.
+        """
+        chances = plan.chances(self.open_rows)
         if not self.plans or plan is not self.plans[-1]:
             self.plans.append(plan)
-        chances = plan.chances(self.unlabelled)
         rank = self._lottery.draw(chances)
         cell = self._lottery.cell(rank)
-        propensity = float(chances[cell] / self.unlabelled[cell])
-        return WeightedDraw(int(self.order[rank]), rank, len(self.plans) - 1, propensity, None)
+        propensity = float(chances[cell] / self.open_rows[cell])
+        self.open_rows[cell] -= 1
+        draw = WeightedDraw(int(self.order[rank]), rank, len(self.plans) - 1, propensity, None)
+        self.waiting.append(draw)
+        return draw
 
     def record(self, draw: WeightedDraw, positive: bool | None) -> None:
-        """Take in the label of the last drawn row; None where the answer could not be read."""
+        """Take in the label of a drawn row; None where the answer could not be read.
+
+        Raises
+        ------
+        UsageError : not in the order of drawing. Quick answers would come before slow ones, and a
+            bet could know what it is made on.
+        """
+        if not self.waiting or self.waiting[0] != draw:
+            raise UsageError(f"row {draw.row} is not next: record labels in the order of drawing")
+        self.waiting.popleft()
         cell = self._lottery.cell(draw.rank)
         for book in self.books:
             book.record(cell, positive, self.plans[draw.plan])
         self.draws.append(msgspec.structs.replace(draw, positive=positive))
 
-    def labelled(self) -> tuple[Floats, NDArray[np.bool_]]:
+    def labelled(self) -> tuple[Floats, Bools]:
         """(m,) the forecast at the freeze and the label of every row that was read so far."""
         cells = [self._lottery.cell(draw.rank) for draw in self.draws]
         p = np.concatenate([self._p_known, self.p_positive[cells]])
-        labels = [row.positive for row in [*self.known, *self.draws]]
+        labels = [row.positive for row in self.known] + [draw.positive for draw in self.draws]
         read = np.array([label is not None for label in labels], dtype=np.bool_)
         return p[read], np.array([bool(label) for label in labels], dtype=np.bool_)[read]
 
-    def cells(self, zone: NDArray[np.bool_]) -> Ints:
+    def cells(self, zone: Bools) -> Ints:
         """Rows of the cells marked in ``zone``, (C,), that have no label, likeliest first."""
         inside = np.repeat(zone, self.sizes)
         inside[[draw.rank for draw in self.draws]] = False

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from cascade.certify.aims import Aim, Recall
-from cascade.certify.claim import Guarantee
 from cascade.certify.weighted import Floats, Ints
 
 FINE, COARSE = 24, 12  # cells where rungs may end; cells of equal weight over the whole table
@@ -19,13 +18,14 @@ def cell_edges(p_positive: Floats, aims: Sequence[Aim], known_positive: int) -> 
 
     p_positive : (n,) forecast, falling. Any edges are valid; these put rungs where they matter.
 
+    >>> from cascade.certify.claim import Guarantee
     >>> aim = Recall(Guarantee(0.9, 0.1))
     >>> cell_edges(np.linspace(1, 0, 1000), [aim], 0)[[0, 1, 4, 5, 6, -1]].tolist()
     [0, 125, 500, 572, 590, 1000]
     """
     rows = len(p_positive)
     root = np.cumsum(np.sqrt(p_positive))  # draws that look for positives are weighed by it
-    edges = [np.searchsorted(root, np.linspace(0, root[-1], COARSE + 1)), [0, rows]]
+    edges = [np.searchsorted(root, np.linspace(0, root[-1], COARSE + 1)), np.array([0, rows])]
     for aim in aims:
         low, high = _useful(p_positive, aim, known_positive)
         edges.append(np.linspace(low, high, FINE + 1))

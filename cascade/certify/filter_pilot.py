@@ -51,8 +51,10 @@ def forecast(scores: Floats, ranks: Ints, rows: Ints, positive: NDArray[np.bool_
 
     Parameters
     ----------
-    scores, ranks : (n,). rows, positive : (m,) the labelled ones and their labels.
+    scores, ranks : (n,). rows, positive : (m,) the labelled ones and their labels, maybe none.
     """
     places = 1 - (ranks + 0.5) / len(ranks)
+    if not len(rows):
+        return places
     curves = [fit_platt(one[rows], positive)(one) for one in (scores, places)]
     return np.asarray((curves[0] + curves[1]) / 2)

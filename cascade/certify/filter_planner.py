@@ -15,14 +15,13 @@ import numpy as np
 from cascade.certify.aims import Aim, Precision, Recall
 from cascade.certify.filter_audit import Book, FilterAudit
 from cascade.certify.pilot import fit_platt
-from cascade.certify.weighted import SAFEST, Floats, Plan
+from cascade.certify.weighted import SAFEST, Floats, Ints, Plan, fastest_bets
 
-DARK = 1.0
 OVERSHOOT = 0.7  # a wealth jumps past the bar; mean excess, in nats
-REPLAN = 8  # draws between two looks
 UNIFORM = (0.4, 0.6, 0.8, 0.95)  # of the draws in a zone; the rest by the root of the forecast
 HELP = (0.05, 0.15, 0.3)  # of the draws outside it, where help may be found
 DOUBTFUL = 3  # how fast the chance of a rung falls with the labels that it lacks
+DOUBT = 0.3  # chance that an audit fails although the forecast says it will not
 SAFETY = 1.15  # labels set aside, over those that the forecast asks for
 
 
@@ -38,9 +37,7 @@ class Thrifty:
     """Draw for the rung that gains most rows for its labels; stop where none gains any."""
 
     def plan(self, audit: FilterAudit, labels_left: int) -> Plan | None:
-        """See ``Planner``. Looks again every ``REPLAN`` draws."""
-        if len(audit.draws) % REPLAN and audit.plans:
-            return audit.plans[-1]
+        """See ``Planner``."""
         p_positive = recalibrated(audit)
         best: tuple[float, Floats] = (0.0, np.empty(0))
         for book in audit.books:
@@ -62,8 +59,9 @@ def _bargain(book: Book, p_positive: Floats, labels_left: int) -> tuple[float, F
     """Rows gained net of labels by the best rung of an aim, and the chances that win it."""
     ledger, zones = book.ledger, book.aim.zone(book.frozen)
     p_event = book.aim.p_event(p_positive)
-    mixes = _mixes(ledger.values, ledger.unlabelled, p_event)  # (K, G, C)
-    speed = _speed(ledger.values, ledger.owed, ledger.unlabelled, mixes, p_event)  # (K, G)
+    unlabelled = ledger.unlabelled.astype(np.float64)
+    mixes = _mixes(ledger.values, unlabelled, p_event)  # (K, G, C)
+    speed = _speed(ledger.values, ledger.owed, unlabelled, mixes, p_event)  # (K, G)
     fastest = np.argmax(speed, axis=0)
     rungs = np.arange(len(ledger.owed))
     short = np.maximum(book.aim.guarantee.log_bar - ledger.now + OVERSHOOT, 0.0)
@@ -71,7 +69,12 @@ def _bargain(book: Book, p_positive: Floats, labels_left: int) -> tuple[float, F
     rows = zones @ ledger.unlabelled
     certified = book.zone @ ledger.unlabelled
     chance = np.minimum(labels_left / np.maximum(need, 1.0), 1.0) ** DOUBTFUL
-    net = chance * (rows - certified) - np.minimum(need, labels_left)
+    cost = np.minimum(need, labels_left)
+    if isinstance(book.aim, Precision):
+        # what is drawn in vain, and was not certified yet, would have been bought anyway
+        twice = mixes[fastest, rungs] @ book.zone
+        cost = cost * (chance + (1 - chance) * twice)
+    net = chance * (rows - certified) - cost
     net = np.where(rungs >= book.passed, net, 0.0)
     rung = int(np.argmax(net))
     return float(net[rung]), mixes[fastest[rung], rung]
@@ -104,15 +107,12 @@ def _normal(weights: Floats) -> Floats:
 def _speed(
     values: Floats, owed: Floats, unlabelled: Floats, mixes: Floats, p_event: Floats
 ) -> Floats:
-    """(K, G) expected log wealth a draw, at the best bet of a rung that the forecast is right of."""
+    """(K, G) expected log wealth a draw, at the best bet, if the forecast is right."""
     worth = np.divide(unlabelled, mixes, out=np.zeros_like(mixes), where=mixes > 0) * values
     hits = mixes * p_event
-    mean = owed - (hits * worth).sum(axis=2)
-    square = owed**2 - 2 * owed * (owed - mean) + (hits * worth**2).sum(axis=2)
-    cap = SAFEST / np.maximum(worth.max(axis=2) - owed, 1.0)
-    bet = np.clip(mean / np.maximum(square, 1e-12), 0.0, cap)
-    hit = np.log1p(bet[:, :, None] * (owed[:, None] - worth))
-    miss = np.log1p(np.maximum(bet * owed, -SAFEST))
+    bets = fastest_bets(owed, worth, hits)
+    hit = np.log1p(bets[:, :, None] * (owed[:, None] - worth))
+    miss = np.log1p(np.maximum(bets * owed, -SAFEST))
     return np.asarray((hits * hit).sum(axis=2) + (1 - hits.sum(axis=2)) * miss)
 
 
@@ -148,20 +148,20 @@ class _Forecasts:
         self.ranks = np.unique(np.concatenate([fine, coarse]).astype(np.int64))
         self.ranks = self.ranks[self.ranks <= self.rows]
 
-    def precision_labels(self, aim: Precision, accepted: Floats, stop: Floats) -> Floats:
+    def precision_labels(self, aim: Precision, accepted: Ints, stop: Ints) -> Floats:
         """To certify the first ``accepted`` rows, when those up to ``stop`` are labelled."""
         found = self.positive[stop] - self.positive[accepted] + self.known
         allowed = aim.guarantee.risk * (accepted + found)
-        return _labels(aim, DARK * (accepted - self.positive[accepted]), allowed, accepted)
+        return _labels(aim, accepted - self.positive[accepted], allowed, accepted)
 
-    def recall_labels(self, aim: Recall, kept: Floats) -> Floats:
+    def recall_labels(self, aim: Recall, kept: Ints) -> Floats:
         """To certify that the rows after the first ``kept`` may be rejected."""
         allowed = aim.rho * (self.positive[kept] + self.known)
         return _labels(aim, self.positive[-1] - self.positive[kept], allowed, self.rows - kept)
 
 
-def _labels(aim: Aim, harm: Floats, allowed: Floats, rows: Floats) -> Floats:
-    """Labels that an audit of ``rows`` rows needs, if they hold ``harm`` and may hold ``allowed``."""
+def _labels(aim: Aim, harm: Floats, allowed: Floats, rows: Ints) -> Floats:
+    """Labels to certify ``rows`` rows that hold ``harm`` and may hold ``allowed``."""
     size = np.maximum(rows, 1.0)
     speed = _divergence(harm / size, (allowed + 1) / size)
     need = SAFETY * (aim.guarantee.log_bar + OVERSHOOT) / np.maximum(speed, 1e-9)
@@ -178,8 +178,13 @@ def _divergence(risk: Floats, null: Floats) -> Floats:
 def _below_accepted(table: _Forecasts, aim: Precision, labels: int) -> Zone:
     accepted, size = np.meshgrid(table.ranks, np.linspace(0, labels, 41).astype(np.int64))
     stop = np.minimum(accepted + size, table.rows)
-    spare = labels - size - table.precision_labels(aim, accepted, stop)
-    best = int(np.argmax(np.where(spare >= 0, accepted + size, -1)))
+    need = table.precision_labels(aim, accepted, stop)
+    # an audit that succeeds saves its rows; else the labels go to the likeliest of them
+    won = np.interp(accepted + labels - need, np.arange(table.rows + 1), table.positive)
+    lost = table.positive[stop] - table.positive[accepted]
+    lost = lost + table.positive[np.minimum(accepted, labels - size)]
+    value = np.where(size + need <= labels, (1 - DOUBT) * won + DOUBT * lost, -1.0)
+    best = int(np.argmax(value))
     return Zone(int(accepted.flat[best]), int(stop.flat[best]))
 
 

@@ -12,23 +12,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from cascade.certify.aims import Aim, Precision, Recall
+from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
-from cascade.certify.claim import Guarantee
-from cascade.certify.filter_audit import Book, FilterAudit, KnownRow, Planner
+from cascade.certify.filter_audit import FilterAudit, KnownRow, Planner, WeightedDraw
 from cascade.certify.filter_pilot import forecast, pilot_draws, ranks_of
 from cascade.certify.filter_planner import Thrifty, teacher_zone
-from cascade.certify.weighted import Floats, Ints
+from cascade.certify.weighted import Floats, Ints, Plan
 from cascade.errors import UnreadableAnswer, UsageError
 
 PILOT_SHARE = 0.1  # of the labels
-TOP = 0.2
-BOT = 0.0
-DARK = 1.0
-ZONE_SHARE = 0.8  # of the planned teacher zone; the rest is bought where the audit ends
+EDGE = 0.2  # of the teacher zone, beside what is audited: bought where the audit ends, not before
+ROUNDS = 3  # in which the teacher zone is bought
+WAVE = 8  # draws between two looks of the planner
 
 Flow = Generator[list[int], list[bool | None], "FilterResult"]
 """Yields rows to label, receives their labels in the same order; None where one is unreadable."""
@@ -59,25 +59,32 @@ def certify_filter(
     rng: np.random.Generator,
     table_digest: str,
     planner: Planner | None = None,
+    workers: int = 1,
 ) -> FilterResult:
     """Find the positive rows of a table within a budget of labels.
+
+    Where a recall cannot be proved, every row that the teacher did not call negative is answered;
+    where a precision cannot, only those that it called positive are.
 
     Parameters
     ----------
     scores : (n,) the larger, the likelier positive. Best in [0, 1]; only their order must mean
         anything, and not even that for the guarantee.
-    oracle : row -> whether the teacher calls it positive. May raise ``UnreadableAnswer``.
+    oracle : row -> whether the teacher calls it positive. May raise ``UnreadableAnswer``. Called
+        from threads if ``workers > 1``.
     aims : ``Precision``, ``Recall`` or one of each. Both hold together with probability at least
         1 - (sum of their deltas).
     table_digest : sha256 of the table, to which the certificates are tied.
     planner : chooses the draws; any is valid.
+    workers : labels bought at the same time. The result does not depend on it.
 
     Raises
     ------
-    UsageError : no aim, or two of a kind.
+    UsageError : no aim or two of a kind, no rows, a negative budget.
 
     Examples
     --------
+    >>> from cascade.certify import Guarantee
     >>> rng = np.random.default_rng(0)
     >>> scores = rng.beta(0.3, 0.9, 5000)
     >>> positive = rng.random(5000) < scores
@@ -89,14 +96,24 @@ def certify_filter(
     (300, True)
     """
     flow = filter_flow(scores, aims, label_budget, rng, table_digest, planner or Thrifty())
-    answers: list[bool | None] | None = None
+    wanted = next(flow)
     while True:
         try:
-            wanted = flow.send(answers)  # type: ignore[arg-type]  # None starts a generator
+            wanted = flow.send(_buy(oracle, wanted, workers))
         except StopIteration as end:
             result: FilterResult = end.value
             return result
-        answers = [_ask(oracle, row) for row in wanted]
+
+
+def _buy(oracle: Callable[[int], bool], wanted: list[int], workers: int) -> list[bool | None]:
+    rows, answers = iter(wanted), list[bool | None]()
+    buy_in_order(
+        lambda: next(rows, None),
+        partial(_ask, oracle),
+        lambda row, answer: answers.append(answer),
+        workers,
+    )
+    return answers
 
 
 def _ask(oracle: Callable[[int], bool], row: int) -> bool | None:
@@ -117,16 +134,19 @@ def filter_flow(
     """The sans-I/O core of ``certify_filter``, which see. Never asks for a row twice."""
     if not aims or len({type(aim) for aim in aims}) < len(aims):
         raise UsageError("give a Precision, a Recall, or one of each")
-    ranks = ranks_of(scores, rng)
-    known = yield from _pilot(ranks, label_budget, rng)
-    known += yield from _zone(_forecast(scores, ranks, known), aims, known, label_budget)
-    audit = FilterAudit(_forecast(scores, ranks, known), aims, rng=rng, known=known)
+    if not len(scores) or label_budget < 0:
+        raise UsageError("a filter needs a table with rows, and no less than 0 labels")
+    ranked = Ranked(scores, ranks_of(scores, rng))
+    known = yield from _pilot(ranked.ranks, label_budget, rng)
+    known = yield from _zone(ranked, aims, known, label_budget)
+    audit = FilterAudit(ranked.forecast(known), aims, rng=rng, known=known)
     left = label_budget - len(known)
-    while left > 0 and audit.unlabelled.any() and (plan := planner.plan(audit, left)) is not None:
-        draw = audit.draw(plan)
-        [positive] = yield [draw.row]
-        audit.record(draw, positive)
-        left -= 1
+    while left > 0 and audit.open_rows.any() and (plan := planner.plan(audit, left)) is not None:
+        draws = _wave(audit, plan, min(WAVE, left))
+        answers = yield [draw.row for draw in draws]
+        for draw, positive in zip(draws, answers, strict=True):
+            audit.record(draw, positive)
+        left -= len(draws)
     wanted = _mending(audit)[:left].tolist()
     mended = dict(zip(wanted, (yield wanted), strict=True))
     return _result(audit, mended, table_digest)
@@ -147,61 +167,75 @@ def _pilot(
 
 
 def _zone(
-    p_positive: Floats, aims: Sequence[Aim], known: Sequence[KnownRow], label_budget: int
+    ranked: Ranked, aims: Sequence[Aim], known: list[KnownRow], label_budget: int
 ) -> Generator[list[int], list[bool | None], list[KnownRow]]:
-    free = np.setdiff1d(np.arange(len(p_positive)), [row.row for row in known])
-    order = free[np.argsort(-p_positive[free], kind="stable")]
-    positive = sum(row.positive is True for row in known)
-    left = min(label_budget - len(known), len(free) - 1)
-    start, stop = teacher_zone(p_positive[order], aims, positive, left)
-    # the edges are bought last: the audit may end elsewhere than the forecast says
-    size = stop - start
-    if any(isinstance(aim, Precision) for aim in aims):
-        start, stop = start + int(TOP * size), stop - int(BOT * size)
-    if any(isinstance(aim, Recall) for aim in aims):
-        stop -= int(0.2 * size)
-    wanted = order[start : max(stop, start)][: max(left, 0)].tolist()
-    answers = yield wanted
-    return [KnownRow(row, positive, 1.0) for row, positive in zip(wanted, answers, strict=True)]
+    """The rows labelled before the freeze; in rounds, since each tells where the zone lies."""
+    for parts in range(ROUNDS, 0, -1):
+        order, p_positive = ranked.unlabelled(known)
+        positive = sum(row.positive is True for row in known)
+        left = min(label_budget - len(known), len(order) - 1)
+        start, stop = teacher_zone(p_positive, aims, positive, left)
+        if any(isinstance(aim, Recall) for aim in aims):
+            stop -= int(EDGE * (stop - start))
+        wanted = order[start:stop:parts][:left].tolist()
+        answers = yield wanted
+        known = known + [
+            KnownRow(row, positive, 1.0) for row, positive in zip(wanted, answers, strict=True)
+        ]
+    return known
 
 
-def _forecast(scores: Floats, ranks: Ints, known: Sequence[KnownRow]) -> Floats:
-    read = [row for row in known if row.positive is not None]
-    rows = np.array([row.row for row in read], dtype=np.int64)
-    positive = np.array([row.positive for row in read], dtype=np.bool_)
-    return forecast(scores, ranks, rows, positive) if read else scores
+def _wave(audit: FilterAudit, plan: Plan, most: int) -> list[WeightedDraw]:
+    """At least one draw; fewer than ``most`` where the plan has used up its cells."""
+    draws = [audit.draw(plan)]
+    while len(draws) < most and audit.can_draw(plan):
+        draws.append(audit.draw(plan))
+    return draws
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The table before the freeze. scores : (n,). ranks : (n,) 0 the likeliest positive."""
+
+    scores: Floats
+    ranks: Ints
+
+    def forecast(self, known: Sequence[KnownRow]) -> Floats:
+        """(n,) P(positive), from what is known."""
+        read = [row for row in known if row.positive is not None]
+        rows = np.array([row.row for row in read], dtype=np.int64)
+        positive = np.array([row.positive for row in read], dtype=np.bool_)
+        return forecast(self.scores, self.ranks, rows, positive)
+
+    def unlabelled(self, known: Sequence[KnownRow]) -> tuple[Ints, Floats]:
+        """(m,) the other rows, likeliest first, and (m,) their forecast."""
+        p_positive = self.forecast(known)
+        free = np.setdiff1d(np.arange(len(self.ranks)), [row.row for row in known])
+        order = free[np.argsort(-p_positive[free], kind="stable")]
+        return order, p_positive[order]
 
 
 def _mending(audit: FilterAudit) -> Ints:
-    """Unlabelled rows that improve the answer most if they are labelled, best first.
+    """Unlabelled rows, those first that improve the answer most if they are labelled.
 
-    Below what is accepted: the likeliest positive. Above what is rejected: the likeliest negative.
-    Between the two: all of them, else the recall is not what was audited.
+    First those between what is accepted and what is rejected: all of them, else the recall is not
+    what was audited. Then, under a recall alone, the likeliest negative rows of the answer; under
+    a precision, the likeliest positive ones of the others.
     """
-    precision, recall = _book(audit, Precision), _book(audit, Recall)
-    if precision is None:
-        assert recall is not None
-        return audit.cells(~recall.zone)[::-1]
-    rejected = np.zeros_like(precision.zone) if recall is None else recall.zone
-    return audit.cells(~precision.zone & ~rejected)
-
-
-def _book(audit: FilterAudit, kind: type[Aim]) -> Book | None:
-    return next((book for book in audit.books if isinstance(book.aim, kind)), None)
+    between = audit.cells(~audit.accepted & ~audit.rejected)
+    others = [audit.cells(audit.rejected), audit.cells(audit.accepted)[::-1]]
+    return np.concatenate([between, *others[:: -1 if audit.book(Precision) is None else 1]])
 
 
 def _result(audit: FilterAudit, mended: dict[int, bool | None], table_digest: str) -> FilterResult:
-    precision, recall = _book(audit, Precision), _book(audit, Recall)
-    labels = {row.row: row.positive for row in [*audit.known, *audit.draws]} | mended
-    accepted = precision.zone if precision else ~recall.zone if recall else np.empty(0)
-    unseen = np.setdiff1d(audit.cells(accepted), list(mended))
-    # rows that are neither accepted, rejected nor labelled count as missed
-    open_rows = (
-        len(np.setdiff1d(audit.cells(~accepted & ~recall.zone), list(mended))) if recall else 0
-    )
+    labels = {row.row: row.positive for row in audit.known}
+    labels |= {draw.row: draw.positive for draw in audit.draws} | mended
+    unseen = np.setdiff1d(audit.cells(audit.accepted), list(mended))
+    # rows neither accepted, rejected nor labelled would be missed: then no recall was proved
+    missed = np.setdiff1d(audit.cells(~audit.accepted & ~audit.rejected), list(mended))
     certificates = [
         seal(audit.evidence(book), table(table_digest))
-        if book.passed and not (book is recall and open_rows)
+        if book.passed and not (isinstance(book.aim, Recall) and len(missed))
         else None
         for book in audit.books
     ]

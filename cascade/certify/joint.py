@@ -187,8 +187,7 @@ class JointLedger:
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first upward."""
-        crossed = (self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0)
-        return int(np.argmin(crossed)) if not crossed.all() else len(crossed)
+        return _leading((self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0))
 
     @property
     def stakes(self) -> Stakes:
@@ -214,7 +213,9 @@ class JointLedger:
     def wants_small(self, rank: int, rung: int) -> bool:
         """Whether a draw of this row from ``rung`` needs the small tier's answer: it does where
         any rung that plays and has something left to win would ask for it."""
-        racing = slice(self.passed, rung + 1)
+        # those that ever crossed have nothing to win. Not ``passed``: it falls when a rung is
+        # refuted, so a draw that waited meanwhile would seem to lack an answer
+        racing = slice(_leading(self.highest >= self.guarantee.log_bar), rung + 1)
         asks = (self.proxied[racing] <= rank) & (rank < self.asked[racing])
         return rank not in self._trusts and bool(asks.any())
 
@@ -301,6 +302,8 @@ class JointLedger:
                 f"no rung of the path reached {self.guarantee.target:.3f} agreement: "
                 "buy more labels, improve the confidences or lower the target"
             )
+        if not 0 <= self.answered <= int(self.open_rows[best] + self.found[best]):
+            raise CertificateError("more rows are said to be answered than the rung holds")
         answered = max(self.answered, 1)
         return Claim(
             guarantee=self.guarantee,
@@ -316,3 +319,8 @@ class JointLedger:
             method="fixed-sequence betting without replacement, all tiers together "
             "(Waudby-Smith & Ramdas; Ville)",
         )
+
+
+def _leading(true: Bools) -> int:
+    """How many are true before the first that is not."""
+    return int(np.argmin(np.append(true, False)))

@@ -68,7 +68,8 @@ class JointAudit:
         known: Collection[int] = (),
         tiers: Tiers = NAMES,
     ) -> None:
-        self.order = frozen_order(p_agree, known, rng)
+        order = frozen_order(p_agree, known, rng)
+        self.order = order[p_agree[order] > 0]
         self.prices = prices
         self.seed = int(rng.integers(2**63))
         rows, budget = len(p_agree), error_budget(guarantee, len(p_agree))

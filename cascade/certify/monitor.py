@@ -34,6 +34,8 @@ from cascade.errors import UsageError
 Floats = NDArray[np.float64]
 
 BET_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the audit rate: about 1 / the spread of X
+UPS = len(BET_FACTORS)
+LOW_ODDS = (0.1, 0.3, 1.0)  # of the largest safe ones: the interval's bets on a low risk
 EPOCH_AUDITS = 50  # the wealth is divided anew every so many audits
 CAUTION = 100.0  # the larger, the less is staked while nothing points to harm
 SAFEST = 0.9  # share of the largest bet that keeps a wealth positive
@@ -66,8 +68,8 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
 
     The other fields are its state. ``stakes``, ``bets``, ``streaks`` : (gamblers,), settled up to
     request ``settled``; a streak is what a gambler's log wealth has gained since its lowest point,
-    and decides its next stake. ``weights`` : 1 / propensity of every audit that was wrong;
-    ``epoch_weight`` : the sum of all of this epoch's.
+    and decides its next stake. ``epoch_weight`` : sum of 1 / propensity over this epoch's audits.
+    ``gains`` : what wrong audits brought each gambler of the ``interval``, as logs.
 
     >>> monitor = HarmMonitor(Guarantee(0.9, 0.05), rate=0.1, floor=0.02)
     >>> for _ in range(120):
@@ -83,12 +85,12 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     requests: int = 0
     settled: int = 0
     audits: int = 0
-    weights: list[float] = msgspec.field(default_factory=list)
     cash: float = 1.0
     stakes: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BET_FACTORS))
     bets: list[float] = msgspec.field(default_factory=list)
     streaks: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BET_FACTORS))
     epoch_weight: float = 0.0
+    gains: list[float] = msgspec.field(default_factory=lambda: [0.0] * (UPS + len(LOW_ODDS)))
     highest: float = 1.0
     roots: int = 0
     root_sum: float = 0.0
@@ -164,8 +166,7 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         self.settled = self.requests
         self.audits += 1
         self.suspicion.see(wrong)
-        if wrong:
-            self.weights.append(loss)
+        self.gains = (np.asarray(self.gains) + np.log1p(self._odds * loss)).tolist()
         self.highest = max(self.highest, self.evidence)
         self.epoch_weight += 1 / propensity
         if self.audits % EPOCH_AUDITS == 0:
@@ -174,14 +175,19 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     def interval(self, delta: float) -> Interval:
         """Mean risk since the first request, sure with 1 - delta at all times together.
 
-        For the dashboard; under any drift. The upper end is slow where ``floor`` is small: a bet
-        against high risks may not exceed it, because one weight can be as large as 1 / floor.
+        For the dashboard; under any drift. The upper end is slow where ``floor`` is small: nobody
+        may bet much on low risks, because one weight can be as large as 1 / floor.
+
+        Each request multiplies a gambler's wealth by 1 + odds X; divided by 1 + odds r_i it is a
+        martingale. As the log is concave, those divisors multiply to at most (1 + odds mean)^n, so
+        the wealth divided by that exceeds 1/delta no more often (Ville), whatever the r_i were. The
+        trap: bets that are constant instead of odds stand for other odds whenever the mean moves.
         """
-        limit = math.log(2 / delta)
-        up, down = self._safe_bets(self.rate), -SAFEST * self.floor * np.array([0.1, 0.3, 1.0])
-        low = _boundary(lambda mean: self._log_wealth(mean, up) < limit)
-        high = _boundary(lambda mean: self._log_wealth(mean, down) >= limit)
-        return Interval(low, high)
+        bar = math.log(2 / delta)
+        return Interval(
+            low=_boundary(lambda mean: self._log_wealth(mean, slice(UPS)) < bar),
+            high=_boundary(lambda mean: self._log_wealth(mean, slice(UPS, None)) >= bar),
+        )
 
     def _begin_epoch(self, rate: float) -> None:
         """Divide the wealth anew: the more, the longer a gambler's streak; little without one.
@@ -204,13 +210,16 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         silent = self.requests - self.settled
         return np.asarray(silent * np.log1p(-bets * self.guarantee.risk))
 
-    def _log_wealth(self, mean: float, bets: Floats) -> float:
-        """Log wealth of constant bets against "the mean risk is ``mean``", over all requests."""
-        safe = np.clip(bets, -np.inf, SAFEST / max(mean, 1e-12))
-        weights = np.asarray(self.weights)[:, None]
-        logs = np.log1p(safe * (weights - mean)).sum(axis=0)
-        logs += (self.requests - len(self.weights)) * np.log1p(-safe * mean)
-        return float(np.logaddexp.reduce(logs) - math.log(len(bets)))
+    @property
+    def _odds(self) -> Floats:
+        """Of the interval's gamblers: those who bet on a high risk, then those on a low one."""
+        ups, downs = np.array(BET_FACTORS), np.array(LOW_ODDS)
+        return np.append(self.rate * ups, -SAFEST * self.floor * downs)
+
+    def _log_wealth(self, mean: float, side: slice) -> float:
+        """Log of one side's mean wealth, against "the mean risk is ``mean``"."""
+        logs = np.asarray(self.gains)[side] - self.requests * np.log1p(self._odds[side] * mean)
+        return float(np.logaddexp.reduce(logs) - math.log(len(logs)))
 
 
 def _boundary(above: Callable[[float], bool]) -> float:

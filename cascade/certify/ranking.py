@@ -1,23 +1,28 @@
 """Find the teacher's top k of a table without grading all of it. Says which row to grade next.
 
-``RankingAudit`` is the sans-I/O core: ``draw`` a row, ``record`` its grade, until the certified
-prefix is graded. ``audit_ranking`` is its thin driver. Why the claim holds: see ``top_k``.
+``RankingAudit`` is the sans-I/O core: ``draw`` rows, ``record`` their grades in the same order,
+until the certified prefix is graded. ``audit_ranking`` is its thin driver. Why the claim holds:
+see ``top_k``; why several draws may wait for their grades at once: see ``table``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.certify.audit import freeze_digest
+from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
 from cascade.certify.gain import estimated_ndcg
-from cascade.certify.top_k import Graded, Lottery, TopKEvidence, TopKLedger, TopKPlan
+from cascade.certify.standings import Graded
+from cascade.certify.top_k import Lottery, TopKEvidence, TopKLedger, TopKPlan
 from cascade.errors import UnreadableAnswer, UsageError
 
 Floats = NDArray[np.float64]
@@ -71,56 +76,60 @@ class RankingAudit:
             rungs=[Rung({proxy: float(ranked[at - 1])}, 1 - at / len(ranked)) for at in sizes],
             sizes=sizes,
             chances=chances,
+            freeze=freeze_digest(self.order),
             seed=int(rng.integers(2**63)),
         )
         self.ledger = TopKLedger(self.plan)
         self.grades: list[Graded] = []
+        self.waiting: deque[Graded] = deque()  # drawn, not yet recorded
         self._lottery = Lottery(self.plan.seed)
-        self._front = 0  # the first rank that may be ungraded
+        self._front = 0  # the first rank that may be ungraded and not waiting
         self._take_known(known or {})
 
     def draw(self) -> Graded | None:
-        """The next row to grade, its grade still open; None when nothing is left worth grading."""
-        rung = self._cheapest()
-        if rung is None:
+        """The next row to grade, its grade still open.
+
+        None while no further grade is worth its price: either the audit is over, or those that are
+        waiting may suffice. May be called again before they are recorded.
+        """
+        choice = self._cheapest()
+        if choice is None:
             return None
-        if self.ledger.unranked[rung]:
-            while self._front in self.ledger.ranks:
-                self._front += 1
-            return Graded(int(self.order[self._front]), self._front, None, None)
-        if rung < self.ledger.passed:
-            return None
-        rank = self._lottery.draw(self.ledger, rung)
-        return Graded(int(self.order[rank]), rank, rung, None)
+        rung, draws = choice
+        standings, waiting = self.ledger.standings, {one.rank for one in self.waiting}
+        behind = sum(rank >= self.plan.sizes[rung] for rank in waiting)
+        if standings.unranked[rung] > len(waiting) - behind:
+            return self._hand_out(self._next_in_front(waiting), None)
+        if min(draws, float(standings.hidden[rung])) > behind:
+            return self._hand_out(self._lottery.draw(self.ledger, rung, waiting), rung)
+        return None
 
     def record(self, draw: Graded, grade: float | None) -> None:
-        """Take in the grade of a drawn row, None where it is unreadable. In the order of drawing.
+        """Take in the grade of a drawn row, None where it is unreadable.
 
         Raises
         ------
-        UsageError : the grade is not finite.
+        UsageError : another draw is to be recorded first, or the grade is not finite.
         """
-        if grade is not None and not math.isfinite(grade):
-            raise UsageError(f"a grade is a finite number, not {grade}: pass None for no grade")
-        settled = msgspec.structs.replace(draw, grade=grade)
-        self.ledger.record(settled)
-        self.grades.append(settled)
+        if not self.waiting or self.waiting[0] != draw:
+            raise UsageError("grades are recorded in the order of drawing: wait for the earlier")
+        self._settle(draw, grade)
+        self.waiting.popleft()
 
     @property
     def done(self) -> bool:
         """A prefix is certified, and the teacher has graded all of it."""
-        best = self.ledger.passed - 1
-        return best >= 0 and not self.ledger.unranked[best]
+        return self.ledger.done
 
     def top(self) -> NDArray[np.int64]:
         """(k,) or fewer: the best of the rows graded so far, the best first."""
-        best = self.ledger.places[: -self.plan.k - 1 : -1]
+        best = self.ledger.standings.top()
         return np.array([one.row for one in best if math.isfinite(one.grade)], dtype=np.int64)
 
     def ndcg(self) -> float:
         """Estimated nDCG@k of ``top``; no claim. Needs nonnegative grades."""
         seen = [one.grade for one in self.grades if one.grade is not None]
-        return estimated_ndcg(np.array(seen), self.ledger.stand_ins(), self.plan.k)
+        return estimated_ndcg(np.array(seen), self.ledger.standings.stand_ins(), self.plan.k)
 
     def evidence(self) -> TopKEvidence:
         """The audit as it stands, as plain data."""
@@ -130,27 +139,52 @@ class RankingAudit:
         ranks = np.empty_like(self.order)
         ranks[self.order] = np.arange(len(ranks))
         for row, grade in known.items():
-            self.record(Graded(row, int(ranks[row]), None, None), grade)
+            self._settle(Graded(row, int(ranks[row]), None, None), grade)
 
-    def _cheapest(self) -> int | None:
-        """The prefix that needs the fewest grades to be certified and graded; None if all do."""
+    def _settle(self, draw: Graded, grade: float | None) -> None:
+        if grade is not None and not math.isfinite(grade):
+            raise UsageError(f"a grade is a finite number, not {grade}: pass None for no grade")
+        settled = msgspec.structs.replace(draw, grade=grade)
+        self.ledger.record(settled)
+        self.grades.append(settled)
+
+    def _next_in_front(self, waiting: Collection[int]) -> int:
+        """The best rank that nobody has graded or is grading."""
+        while self._front in self.ledger.standings.ranks or self._front in waiting:
+            self._front += 1
+        return self._front
+
+    def _hand_out(self, rank: int, rung: int | None) -> Graded:
+        self.waiting.append(Graded(int(self.order[rank]), rank, rung, None))
+        return self.waiting[-1]
+
+    def _cheapest(self) -> tuple[int, float] | None:
+        """The prefix that is expected to cost fewest grades, and the draws that it needs.
+
+        None where grading the whole table costs no more.
+        """
         if not self.plan.sizes:
             return None
         ledger = self.ledger
         need = draws_needed(ledger)
         need[: ledger.passed] = 0.0
-        cost = ledger.unranked + need
+        cost = ledger.standings.unranked + need
         best = int(np.argmin(cost))
-        return best if cost[best] < self.plan.rows - len(ledger.places) else None
+        if cost[best] >= self.plan.rows - len(ledger.standings.places):
+            return None
+        return best, float(need[best])
 
 
 def draws_needed(ledger: TopKLedger) -> Floats:
-    """(G,) draws until each prefix is certified, as predicted; infinite where it cannot be."""
+    """(G,) draws until each prefix is certified, as predicted; infinite where it cannot be.
+
+    At least 1, even where the wealth suffices: then a longer prefix is still to be certified.
+    """
     null, mean = _expected_null(ledger), ledger.expected
-    rows = np.maximum(ledger.hidden, 1)
+    rows = np.maximum(ledger.standings.hidden, 1)
     missing = np.maximum(ledger.plan.guarantee.log_bar - ledger.now + OVERSHOOT, 0.0)
     speed = np.maximum(_growth(mean / rows, null / rows), 1e-9)
-    return np.where(mean < HOPELESS * null, missing / speed, np.inf)
+    return np.where(mean < HOPELESS * null, np.maximum(missing / speed, 1.0), np.inf)
 
 
 def _growth(chance: Floats, null: Floats) -> Floats:
@@ -162,9 +196,10 @@ def _growth(chance: Floats, null: Floats) -> Floats:
 
 def _expected_null(ledger: TopKLedger) -> NDArray[np.int64]:
     """(G,) what r will be once the prefix is graded: until then too many rows outside count."""
-    chances = np.cumsum(ledger.graded * ledger.chances) * ledger.scale
+    standings, null = ledger.standings, ledger.null_left
+    chances = np.cumsum(standings.graded * ledger.chances) * ledger.scale
     later = ledger.plan.may_miss + 1 - chances.astype(np.int64)
-    return np.where(ledger.unranked > 0, np.maximum(ledger.null_left, later), ledger.null_left)
+    return np.where(standings.unranked > 0, np.maximum(null, later), null)
 
 
 def prefix_sizes(ranked: Floats, k: int, guarantee: Guarantee) -> list[int]:
@@ -203,24 +238,36 @@ class RankingResult:
 
 
 def audit_ranking(
-    audit: RankingAudit, oracle: Callable[[int], float], label_budget: int, table_digest: str
+    audit: RankingAudit,
+    oracle: Callable[[int], float],
+    label_budget: int,
+    table_digest: str,
+    *,
+    workers: int = 1,
 ) -> RankingResult:
     """Draw, buy and record until the certified prefix is graded or the budget is spent.
 
     Parameters
     ----------
-    oracle : row -> the teacher's grade; may raise ``UnreadableAnswer``.
-    label_budget : most grades to buy, the prefix's included.
+    oracle : row -> the teacher's grade; may raise ``UnreadableAnswer``. Called from threads if
+        ``workers > 1``.
+    label_budget : most grades to buy, the prefix's included. Stopping early is always valid.
     table_digest : sha256 of the table, to which the certificate is tied.
+    workers : grades bought at the same time.
     """
-    bought = 0
-    while bought < label_budget and (draw := audit.draw()) is not None:
+    known = len(audit.grades)
+
+    def next_draw() -> Graded | None:
+        bought = len(audit.grades) - known + len(audit.waiting)
+        return audit.draw() if bought < label_budget else None
+
+    def buy(draw: Graded) -> float | None:
         try:
-            grade: float | None = oracle(draw.row)
+            return oracle(draw.row)
         except UnreadableAnswer:
-            grade = None
-        audit.record(draw, grade)
-        bought += 1
+            return None
+
+    buy_in_order(next_draw, buy, audit.record, workers)
     return RankingResult(
         certificate=seal(audit.evidence(), table(table_digest)) if audit.done else None,
         top=audit.top(),

@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SAFEST = 0.95  # share of the largest bet that keeps the wealth positive
+STEPS = 5  # of Newton's method
 DOUBTS = (0.5, 1.0, 1.5)  # the forecast harm may be off: one gambler for each factor
 
 
@@ -113,8 +114,6 @@ class WeightedLedger:
         self.owed = owed.astype(np.float64)
         self.unlabelled = sizes.astype(np.int64)
         self.harm = np.maximum(values, 0.0)
-        # too few rows for the null, known at the freeze; later it would be a choice after looking
-        self.free = self.harm @ sizes < owed
         self.log_wealth = np.zeros((len(owed), len(DOUBTS)))
         self.highest = np.zeros(len(owed))
 
@@ -124,25 +123,22 @@ class WeightedLedger:
         top = self.log_wealth.max(axis=1)
         return np.asarray(top + np.log(np.exp(self.log_wealth - top[:, None]).mean(axis=1)))
 
+    @property
+    def refuted(self) -> NDArray[np.bool_]:
+        """(G,) nulls that say of the unlabelled rows more than all of them could hold."""
+        return np.asarray(self.harm @ self.unlabelled < self.owed)
+
     def bets(self, chances: Floats, p_event: Floats) -> Floats:
-        """(G, gamblers) near Kelly's bets: expected gain over expected squared gain, capped.
+        """(G, gamblers) the bets that grow fastest if the forecast is right, or off by a factor.
 
         chances, p_event : (C,) of the next draw; the forecast share of events among the unlabelled.
         """
-        worth = inverse_propensity(self.unlabelled, chances)
-        drawn = np.where(chances > 0, self.unlabelled * p_event, 0.0)
-        squared = worth * drawn
-        factors = np.asarray(DOUBTS)
-        harm, help_ = self.harm @ drawn, (self.values - self.harm) @ drawn
-        harm2, help2 = self.harm**2 @ squared, (self.values - self.harm) ** 2 @ squared
-        owed = self.owed[:, None]
-        sum_ = factors * harm[:, None] + help_[:, None]
-        square = owed**2 - 2 * owed * sum_ + factors * harm2[:, None] + help2[:, None]
-        kelly = (owed - sum_) / np.maximum(square, 1e-12)
-        worst = np.max(self.harm * worth, axis=1)[:, None]
-        cap = SAFEST / np.maximum(worst - owed, 1.0)
+        worth = inverse_propensity(self.unlabelled, chances) * self.values
+        factors = np.where(self.values[:, None] > 0, np.asarray(DOUBTS)[:, None], 1.0)
+        hits = np.minimum(chances * p_event * factors, chances)  # (G, gamblers, C)
+        bets = fastest_bets(self.owed[:, None], worth[:, None], hits)
         hidden = self.harm @ np.where(chances > 0, 0, self.unlabelled) > 0
-        return np.asarray(np.where(hidden[:, None], 0.0, np.clip(kelly, 0.0, cap)))
+        return np.asarray(np.where(hidden[:, None], 0.0, bets))
 
     def record(self, cell: int, event: bool | None, chances: Floats, p_event: Floats) -> None:
         """Settle a draw at every rung. event : None counts as the worse of the two everywhere."""
@@ -153,6 +149,34 @@ class WeightedLedger:
         self.highest = np.maximum(self.highest, self.now)
         self.owed = self.owed - value
         self.unlabelled[cell] -= 1
+
+
+def fastest_bets(owed: Floats, worth: Floats, hits: Floats) -> Floats:
+    """Kelly's bets [1]_ on "the mean is at least owed", within what keeps a wealth positive.
+
+    Newton's method on the expected log wealth, which is concave in the bet.
+
+    Parameters
+    ----------
+    owed : (...,). worth : (..., C) what an event in each cell counts. hits : (..., C) its chance.
+
+    References
+    ----------
+    .. [1] Kelly (1956), A new interpretation of information rate.
+
+    >>> fastest_bets(np.array([20.0]), np.array([[100.0]]), np.array([[0.1]])).round(5).tolist()
+    [0.00625]
+    """
+    cap = SAFEST / np.maximum(worth.max(axis=-1) - owed, 1.0)
+    misses = 1 - hits.sum(axis=-1)
+    gain = owed[..., None] - worth
+    bets = np.zeros(np.broadcast_shapes(owed.shape, misses.shape))
+    for _ in range(STEPS):
+        hit, miss = gain / (1 + bets[..., None] * gain), owed / (1 + bets * owed)
+        slope = (hits * hit).sum(axis=-1) + misses * miss
+        curve = (hits * hit**2).sum(axis=-1) + misses * miss**2
+        bets = np.clip(bets + slope / np.maximum(curve, 1e-12), 0.0, cap)
+    return bets
 
 
 def inverse_propensity(unlabelled: Ints, chances: Floats) -> Floats:

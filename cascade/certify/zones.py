@@ -118,7 +118,7 @@ def lay_zones(
 
     Parameters
     ----------
-    ranked : (n,) the proxy's confidences, falling; 0 marks a row that no tier may answer.
+    ranked : (n,) the proxy's confidences, falling, above 0: without rows that no tier may answer.
     known : of rows like these, for the predictions.
     least : rungs that touch no more rows than this are left out: they are not worth a label.
 
@@ -131,13 +131,12 @@ def lay_zones(
         raise UsageError("a threshold rises along the path: order it from careful to bold")
     proxied = np.searchsorted(-ranked, -cuts[:, 0], side="right")
     asked = np.maximum(proxied, np.searchsorted(-ranked, -cuts[:, 1], side="right"))
-    asked = np.minimum(asked, np.count_nonzero(ranked > 0))
     kept = np.flatnonzero(asked > least).tolist()
     edges = _edges(proxied[kept].tolist(), asked[kept].tolist())
     shares = np.array([_forecast(cuts[rung], known) for rung in kept]).reshape(-1, 2)
     return Zones(
         rungs=[path[rung] for rung in kept],
-        proxied=np.minimum(proxied, asked)[kept].tolist(),
+        proxied=proxied[kept].tolist(),
         asked=asked[kept].tolist(),
         needs=cuts[kept, 2].tolist(),
         edges=edges,

@@ -98,9 +98,10 @@ def calibrate_proxy(
     predicted = answerer.out_of_fold.argmax(axis=1)
     familiarity = _look_across_folds(X, y, predicted, answerer.folds, rng)
     features = proxy_features(answerer.out_of_fold, familiarity, tokens)
-    calibration = fit_agreement(PROXY_FEATURES, features, predicted == y, answerer.folds)
+    agreed, weight = predicted == y, answerer.weight
+    calibration = fit_agreement(PROXY_FEATURES, features, agreed, answerer.folds, weight)
     top = answerer.out_of_fold.max(axis=1)
-    gate = _fit_gate(top, familiarity)
+    gate = _fit_gate(top, familiarity, weight)
     neighbourhood = fit_neighbourhood(X, y, _kept(len(y), rng))
     return ProxyCalibration(calibration, neighbourhood, gate, gate.novel(top, familiarity))
 
@@ -121,8 +122,7 @@ def calibrate_stack(small: Floats, y: Indices, answerer: Answerer) -> StackCalib
     """
     spoke = np.isfinite(small.sum(axis=1))
     check_signal(y[spoke], small.shape[1])
-    proxy, folds = answerer.out_of_fold[spoke], answerer.folds[spoke]
-    heard = _stack_across_folds(small[spoke], proxy, y[spoke], folds)
+    heard = _stack_across_folds(small[spoke], y[spoke], answerer, spoke)
     agreement = heard.agreement
     return StackCalibration(
         stack=heard.stack,
@@ -134,7 +134,7 @@ def calibrate_stack(small: Floats, y: Indices, answerer: Answerer) -> StackCalib
 
 
 def fit_agreement(
-    names: tuple[str, ...], features: Floats, agreed: Bools, folds: Indices
+    names: tuple[str, ...], features: Floats, agreed: Bools, folds: Indices, weight: Floats
 ) -> Calibration:
     """Fit P(agree), and cross-fit it for the training rows themselves.
 
@@ -143,13 +143,14 @@ def fit_agreement(
     names : of the k columns, each with its sign in ``SIGNS``.
     features : (n, k), computed from out-of-fold answers.
     agreed : (n,) whether each of those answers was the teacher's.
+    weight : (n,) what each row stands for.
     """
     out_of_fold = np.empty(len(agreed))
     for fold in range(FOLDS):
         held = folds == fold
-        model = _fit_curve(names, features[~held], agreed[~held])
+        model = _fit_curve(names, features[~held], agreed[~held], weight[~held])
         out_of_fold[held] = model.confidence(features[held])
-    return Calibration(_fit_curve(names, features, agreed), out_of_fold, agreed)
+    return Calibration(_fit_curve(names, features, agreed, weight), out_of_fold, agreed)
 
 
 def fit_neighbourhood(X: Singles, y: Indices, kept: Indices | None = None) -> Neighbourhood:
@@ -193,35 +194,45 @@ def _kept(n: int, rng: np.random.Generator) -> Indices:
     return np.sort(rng.permutation(n)[:MOST_ROWS])
 
 
-def _fit_gate(top: Floats, familiarity: Familiarity) -> NoveltyGate:
-    """Limits that nearly all training rows keep; one deviation of doubt weighs one of distance."""
+def _fit_gate(top: Floats, familiarity: Familiarity, weight: Floats) -> NoveltyGate:
+    """Limits that nearly all rows keep; one deviation of doubt weighs one of distance."""
     doubt = float(familiarity.distance.std() / max(top.std(), 1e-9))
     strangeness = familiarity.distance + doubt * (1.0 - top)
     return NoveltyGate(
-        distance=float(np.quantile(familiarity.distance, GATE_QUANTILE)),
+        distance=_limit(familiarity.distance, weight),
         doubt=doubt,
-        strangeness=float(np.quantile(strangeness, GATE_QUANTILE)),
+        strangeness=_limit(strangeness, weight),
     )
 
 
+def _limit(strangeness: Floats, weight: Floats) -> float:
+    """What all but the strangest 0.5% keep."""
+    limit = np.quantile(strangeness, GATE_QUANTILE, weights=weight, method="inverted_cdf")
+    return float(limit)
+
+
 def _stack_across_folds(
-    small: Floats, proxy: Floats, y: Indices, folds: Indices
+    small: Floats, y: Indices, answerer: Answerer, spoke: Bools
 ) -> StackCalibration:
-    """The stack of rows on which both opinions were given."""
+    """The stack of the rows on which both opinions were given. small, y : of these rows."""
+    proxy, folds = answerer.out_of_fold[spoke], answerer.folds[spoke]
+    weight = answerer.weight[spoke]
     stacked = np.empty_like(proxy)
     for fold in range(FOLDS):
         held = folds == fold
-        weights = _fit_weights(small[~held], proxy[~held], y[~held])
+        weights = _fit_weights(small[~held], proxy[~held], y[~held], weight[~held])
         stacked[held] = _combine(weights, small[held], proxy[held])
-    features = stack_features(stacked, small, proxy)
-    calibration = fit_agreement(STACK_FEATURES, features, stacked.argmax(axis=1) == y, folds)
-    weights = _fit_weights(small, proxy, y)
+    features, agreed = stack_features(stacked, small, proxy), stacked.argmax(axis=1) == y
+    calibration = fit_agreement(STACK_FEATURES, features, agreed, folds, weight)
+    weights = _fit_weights(small, proxy, y, weight)
     bias = tuple(weights[2:].tolist())
     stack = Stack(float(weights[0]), float(weights[1]), bias, calibration.model)
     return StackCalibration(stack, calibration, stacked)
 
 
-def _fit_curve(names: tuple[str, ...], features: Floats, agreed: Bools) -> AgreementModel:
+def _fit_curve(
+    names: tuple[str, ...], features: Floats, agreed: Bools, weight: Floats
+) -> AgreementModel:
     """A ridge logistic regression whose coefficients keep their sign.
 
     The ridge counts as prior rows would: one more agreeing and one more disagreeing row keep the
@@ -232,11 +243,13 @@ def _fit_curve(names: tuple[str, ...], features: Floats, agreed: Bools) -> Agree
     X = np.column_stack([(features - mean) / scale, np.ones(len(features))])
     X = np.vstack([X, np.eye(1, X.shape[1], X.shape[1] - 1), np.eye(1, X.shape[1], X.shape[1] - 1)])
     y = np.append(agreed, [True, False]).astype(np.float64)
+    mass = np.append(weight, [1.0, 1.0])
 
     def loss(w: Floats) -> tuple[float, Floats]:
         logits = X @ w
-        value = np.logaddexp(0.0, logits).sum() - y @ logits + 0.5 * RIDGE * w[:-1] @ w[:-1]
-        return value, X.T @ (sigmoid(logits) - y) + RIDGE * np.append(w[:-1], 0.0)
+        losses = np.logaddexp(0.0, logits) - y * logits
+        value = float(mass @ losses + 0.5 * RIDGE * w[:-1] @ w[:-1])
+        return value, X.T @ (mass * (sigmoid(logits) - y)) + RIDGE * np.append(w[:-1], 0.0)
 
     bounds = [*(SIGNS[name] for name in names), EITHER]
     w = minimize(loss, np.zeros(X.shape[1]), jac=True, bounds=bounds, method="L-BFGS-B").x
@@ -256,15 +269,15 @@ def _widen(rows: NDArray[Any], where: Bools) -> NDArray[Any]:
     return wide
 
 
-def _fit_weights(small: Floats, proxy: Floats, y: Indices) -> Floats:
+def _fit_weights(small: Floats, proxy: Floats, y: Indices, weight: Floats) -> Floats:
     """(2 + L,): weight of each opinion, then the bias of each label (conditional logit, ridge)."""
     opinions = np.stack([floored_log(small), floored_log(proxy)])  # (2, n, L)
-    truth = np.eye(proxy.shape[1])[y]
+    truth, mass = np.eye(proxy.shape[1])[y], weight[:, None]
 
     def loss(w: Floats) -> tuple[float, Floats]:
         chance = _combine(w, small, proxy)
-        surplus = chance - truth  # (n, L)
-        value = -(truth * np.log(np.maximum(chance, 1e-12))).sum() + 0.5 * RIDGE * w @ w
+        surplus = mass * (chance - truth)  # (n, L)
+        value = -(mass * truth * np.log(np.maximum(chance, 1e-12))).sum() + 0.5 * RIDGE * w @ w
         slope = np.concatenate([(opinions * surplus).sum(axis=(1, 2)), surplus.sum(axis=0)])
         return value, slope + RIDGE * w
 

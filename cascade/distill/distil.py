@@ -24,6 +24,7 @@ from cascade.distill.calibrate import (
 from cascade.distill.card import model_card
 from cascade.distill.export import Parity, export
 from cascade.distill.fit import Answerer, fit_answerer
+from cascade.distill.lessons import buy_lessons
 from cascade.distill.path import Costs, build_path
 from cascade.distill.report import (
     DistillReport,
@@ -31,16 +32,8 @@ from cascade.distill.report import (
     confusion_matrix,
     reliability_bins,
 )
-from cascade.distill.sample import Sample, draw_train
-from cascade.distill.workshop import (
-    Views,
-    Workshop,
-    ask_small,
-    ask_teacher,
-    indices,
-    look,
-    scores,
-)
+from cascade.distill.sample import representative
+from cascade.distill.workshop import Views, Workshop, ask_small, indices, scores
 from cascade.errors import NotEnoughSignal
 from cascade.store import Label
 from cascade.tasks import label_counts
@@ -54,7 +47,7 @@ class Lessons:
     """The training rows that the teacher's labels could be read of.
 
     y : (n,) label indices; soft : (n, L) the teacher's own probabilities, one-hot where it gave
-    none; small : (n, L) the small LLM's, or None.
+    none; small : (n, L) the small LLM's, or None; weight : (n,) what each row stands for.
     teacher_counts : (L,) its labels in the uniform half of the sample.
     """
 
@@ -63,6 +56,7 @@ class Lessons:
     y: NDArray[np.int64]
     soft: NDArray[np.float64]
     small: NDArray[np.float64] | None
+    weight: NDArray[np.float64]
     teacher_counts: NDArray[np.int64]
     costs: Costs
     unreadable: int
@@ -89,16 +83,22 @@ async def distil(shop: Workshop) -> Distilled:
     lessons = await _learn(shop)
     labels = shop.bench.task.labels
     answerer = fit_answerer(
-        lessons.views.embeddings, lessons.y, len(labels), rng=shop.rng(3), soft=lessons.soft
+        lessons.views.embeddings,
+        lessons.y,
+        len(labels),
+        rng=shop.rng(3),
+        soft=lessons.soft,
+        sample_weight=lessons.weight,
     )
     proxy = calibrate_proxy(
         lessons.views.embeddings, lessons.y, lessons.views.tokens, answerer, rng=shop.rng(4)
     )
     stack = _stack_of(lessons, answerer)
     usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
+    rows = representative(lessons.weight)
     path = build_path(
-        np.where(usual, proxy.agreement.out_of_fold, 0.0),
-        None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0),
+        np.where(usual, proxy.agreement.out_of_fold, 0.0)[rows],
+        None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0)[rows],
         lessons.costs,
         target=shop.recipe.guarantee.target,
     )
@@ -131,23 +131,10 @@ def _stack_of(lessons: Lessons, answerer: Answerer) -> StackCalibration | None:
         return None
 
 
-def training_texts(shop: Workshop) -> list[str]:
-    """The texts whose labels a distillation buys to learn from."""
-    return _choose(shop)[0]
-
-
-def _choose(shop: Workshop) -> tuple[list[str], Views, Sample]:
-    """The training texts, how the proxy sees them, and how they were drawn."""
-    candidates = shop.texts(shop.pools.train)
-    seen = look(shop.bench, candidates)
-    sample = draw_train(seen.embeddings, shop.recipe.buy.train, shop.rng(2))
-    return [candidates[row] for row in sample.rows], seen[sample.rows], sample
-
-
 async def _learn(shop: Workshop) -> Lessons:
     """Buy what the tiers say of the training rows."""
-    texts, views, sample = _choose(shop)
-    teacher = await ask_teacher(shop, texts)
+    bought = await buy_lessons(shop)
+    texts, teacher, sample = bought.texts, bought.labels, bought.sample
     small = await ask_small(shop, texts)
     labels = shop.bench.task.labels
     y = indices(teacher, labels)
@@ -157,10 +144,11 @@ async def _learn(shop: Workshop) -> Lessons:
     counted = y[readable & sample.uniform]
     return Lessons(
         texts=[text for text, keep in zip(texts, readable, strict=True) if keep],
-        views=views[readable],
+        views=bought.views[readable],
         y=y[readable],
         soft=soft[readable],
         small=None if small is None else scores(small, len(labels))[readable],
+        weight=sample.weights[readable],
         teacher_counts=np.bincount(counted, minlength=len(labels)),
         costs=mean_costs(teacher, small),
         unreadable=int((~readable).sum()),
@@ -192,6 +180,7 @@ def _report(
     bins = reliability_bins(proxy.agreement.out_of_fold, proxy.agreement.agreed)
     metrics = {
         "unreadable_labels": float(lessons.unreadable),
+        "effective_labels": float(lessons.weight.sum() ** 2 / (lessons.weight**2).sum()),
         "calibration_error": calibration_error(bins),
         "parity_largest_difference": parity.largest,
     }

@@ -84,6 +84,7 @@ class Answerer:
 
     out_of_fold : (n, L), probabilities of each training row by a model fitted without its fold.
     folds : (n,), the fold of each row.
+    weight : (n,), what each training row stands for; calibration weighs it alike.
     description : for people and for MLflow.
     """
 
@@ -91,6 +92,7 @@ class Answerer:
     n_labels: int
     out_of_fold: NDArray[np.float64]
     folds: Indices
+    weight: NDArray[np.float64]
     description: str
 
     def probabilities(self, X: Singles) -> NDArray[np.float64]:
@@ -211,13 +213,7 @@ class _CrossFit:
     @classmethod
     def of(cls, learner: Learner, sample: TrainingSet, folds: Indices) -> _CrossFit:
         """Each row answered by a model that has not seen its fold."""
-        n_labels = sample.soft.shape[1]
-        wide = np.zeros((len(folds), n_labels))
-        for fold in range(FOLDS):
-            held = folds == fold
-            model = learner.fit(sample[~held])
-            wide[held] = spread(model.probabilities(sample.X[held]), model.seen, n_labels)
-        weight = sample.balanced
+        wide, weight = cross_fit(learner, sample, folds), sample.balanced
         errors = weight * (wide.argmax(axis=1) != sample.y)
         return cls(learner, wide, sharpened_loss(wide, sample.y, weight), errors)
 
@@ -244,7 +240,7 @@ def fit_answerer(
     X : (n, d) unit embeddings.
     y : (n,) the teacher's label indices in 0..n_labels-1; labels may be absent.
     soft : (n, L) the teacher's label probabilities, used as targets where given (ALGORITHMS F).
-    sample_weight : (n,), such as 1 / propensity of active samples.
+    sample_weight : (n,), what each row stands for where rows were not drawn alike.
     learners : groups, the plainest first; ``usual_learners`` by default. A later group's best is
         kept only where its out-of-fold log-loss and errors are both lower by a standard error.
 
@@ -267,7 +263,18 @@ def fit_answerer(
     groups = usual_learners(n_labels, len(y), rng) if learners is None else learners
     best = _best([[_CrossFit.of(one, sample, folds) for one in group] for group in groups])
     classifier = best.learner.for_all().fit(sample)
-    return Answerer(classifier, n_labels, best.out_of_fold, folds, str(best.learner))
+    return Answerer(classifier, n_labels, best.out_of_fold, folds, sample.weight, str(best.learner))
+
+
+def cross_fit(learner: Learner, sample: TrainingSet, folds: Indices) -> NDArray[np.float64]:
+    """(n, L), probabilities of each row by a model that has not seen its fold."""
+    n_labels = sample.soft.shape[1]
+    wide = np.zeros((len(folds), n_labels))
+    for fold in range(FOLDS):
+        held = folds == fold
+        model = learner.fit(sample[~held])
+        wide[held] = spread(model.probabilities(sample.X[held]), model.seen, n_labels)
+    return wide
 
 
 def usual_learners(n_labels: int, n_rows: int, rng: np.random.Generator) -> list[list[Learner]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cascade.benches import LARGE
-from cascade.distill.distil import training_texts
 from cascade.distill.label import Plan, plan
-from cascade.distill.workshop import Workshop, ask_small, ask_teacher
+from cascade.distill.lessons import buy_lessons, likely_texts
+from cascade.distill.workshop import Workshop, ask_small
 from cascade.types import Usage
 
 EXPECTED_SAVING = 0.5
@@ -16,7 +16,7 @@ EXPECTED_SAVING = 0.5
 
 async def plan_labels(shop: Workshop) -> dict[str, Any]:
     """What training and certifying would take. Asks nobody."""
-    texts = training_texts(shop) + shop.texts(shop.pools.certify)
+    texts = likely_texts(shop) + shop.texts(shop.pools.certify)
     model = shop.bench.models[LARGE]
     found = plan(
         shop.bench.task,
@@ -43,9 +43,9 @@ async def plan_labels(shop: Workshop) -> dict[str, Any]:
 
 async def buy_labels(shop: Workshop) -> dict[str, Any]:
     """Buy the teacher's and the small LLM's labels of the training rows."""
-    texts = training_texts(shop)
-    labels = await ask_teacher(shop, texts)
-    await ask_small(shop, texts)
+    bought = await buy_lessons(shop)
+    await ask_small(shop, bought.texts)
+    labels = bought.labels
     return {
         "task": shop.recipe.name,
         "labels": len(labels),

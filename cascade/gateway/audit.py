@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +64,7 @@ class Auditor:
     log : None forgets everything at the end of the process.
     rng : decides who is audited; must not be guessable by callers.
     keep : takes the record of what an audit cost.
+    clock, sleep : seconds since 1970, and how to let some pass.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class Auditor:
         rng: np.random.Generator,
         keep: Callable[[DecisionRecord], None],
         log: AuditLog | None = None,
-        pause_seconds: float = FIRST_PAUSE_SECONDS,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._lanes = lanes
         self._metrics = metrics
@@ -83,7 +85,8 @@ class Auditor:
         self._rng = rng
         self._keep = keep
         self._log = log
-        self._pause_seconds = pause_seconds
+        self._clock = clock
+        self._sleep = sleep
         # by version too: a request that began before a swap still belongs to the old champion
         self._dockets: dict[tuple[str, str], Docket] = {}
         self._current: dict[str, Docket] = {}
@@ -148,12 +151,18 @@ class Auditor:
                 self._cases.task_done()
 
     async def drain(self, seconds: float) -> None:
-        """Finish what is open. What is left then stays pending in the store and counts for
-        nothing: a shutdown knows no outcome, so leaving them out favours nobody."""
+        """Finish what is open, and remember how many requests there were, the unaudited too: after
+        a restart that had forgotten those, the audits would weigh too much.
+
+        What is still open then stays pending in the store and counts for nothing: a shutdown knows
+        no outcome, so leaving them out favours nobody.
+        """
         try:
             await asyncio.wait_for(self._cases.join(), seconds)
         except TimeoutError:
             logger.warning("%d audits stay pending", self._cases.qsize())
+        for task, docket in list(self._current.items()):
+            await self._write_down(self._save, task, docket.watch)
 
     async def _check(self, case: Case) -> None:
         await self._write_down(self._open, case)
@@ -180,13 +189,13 @@ class Auditor:
     async def _ask_teacher(self, case: Case) -> Reply:
         """The teacher's reply; a teacher that is down is asked again for a while."""
         teacher = case.lane.router.tiers[case.lane.teacher]
-        pause = self._pause_seconds
+        pause = FIRST_PAUSE_SECONDS
         for attempt in range(ATTEMPTS):
             (reply,) = await teacher.answer([case.query])
             down = isinstance(reply, Abstention) and reply.reason == reasons.TIER_UNAVAILABLE
             if not down or attempt == ATTEMPTS - 1:
                 break
-            await asyncio.sleep(pause)
+            await self._sleep(pause)
             pause *= 2
         return reply
 
@@ -209,7 +218,7 @@ class Auditor:
         self._keep(
             DecisionRecord(
                 id=f"{case.decision_id}-audit",
-                at=time.time(),
+                at=self._clock(),
                 task=task,
                 reason=reasons.AUDIT,
                 tier=reply.tier,
@@ -233,11 +242,10 @@ class Auditor:
         except StoreError as exc:
             logger.warning("an audit is not written: %s", exc)
 
-    @staticmethod
-    def _open(log: AuditLog, case: Case) -> None:
+    def _open(self, log: AuditLog, case: Case) -> None:
         record = AuditRecord(
             decision_id=case.decision_id,
-            at=time.time(),
+            at=self._clock(),
             task=case.lane.task.name,
             tier=case.answer.tier,
             answer=case.answer.text,
@@ -247,10 +255,14 @@ class Auditor:
         log.audits.open(record)
 
     def _settle(self, log: AuditLog, case: Case, said: str | None) -> None:
-        log.audits.settle(case.decision_id, said, time.time())
+        log.audits.settle(case.decision_id, said, self._clock())
         task = case.lane.task.name
         if self._current[task] is case.docket:  # not a late audit of a version that has gone
-            log.monitors.save(task, msgspec.to_builtins(case.docket.watch))
+            self._save(log, task, case.docket.watch)
+
+    @staticmethod
+    def _save(log: AuditLog, task: str, watch: Watch) -> None:
+        log.monitors.save(task, msgspec.to_builtins(watch))
 
     def _docket(self, lane: Lane) -> Docket | None:
         """Of the champion that this lane serves; None where it serves none."""

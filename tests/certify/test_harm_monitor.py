@@ -72,16 +72,19 @@ def test_unaudited_requests_speak_for_the_policy() -> None:
     assert quiet.evidence < busy.evidence and quiet.interval(0.05).high <= 1
 
 
-def test_interval_covers_at_all_times_together() -> None:
+def test_interval_covers_the_mean_of_drifting_risks_at_all_times_together() -> None:
     rng, misses = np.random.default_rng(3), 0
     for _ in range(40):
-        watcher, missed = monitor(0.2, 0.2), False
+        watcher, missed, risks = monitor(0.2, 0.2), False, 0.0
         for audit in range(150):
-            watcher.skip(int(rng.geometric(0.2)) - 1)
-            watcher.record(bool(rng.random() < 0.07), 0.2)
+            risk = 0.02 if audit < 60 else 0.25
+            silent = int(rng.geometric(0.2)) - 1
+            watcher.skip(silent)
+            watcher.record(bool(rng.random() < risk), 0.2)
+            risks += risk * (silent + 1)
             if audit % 15 == 0:
                 interval = watcher.interval(0.1)
-                missed |= not interval.low <= 0.07 <= interval.high
+                missed |= not interval.low <= risks / watcher.requests <= interval.high
         misses += missed
     assert misses <= 8
 

@@ -36,6 +36,7 @@ from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 
 REPLACE = msgspec.structs.replace
 PRICES = JointPrices(small=0.1)
+RUNS = 20  # simulated audits; delta is .1
 PATH = [
     Rung({"proxy": 0.99 - 0.2 * step, "small": 0.97 - 0.3 * step, "skip": 0.8 - 0.7 * step}, step)
     for step in np.linspace(0, 1, 12).tolist()
@@ -134,26 +135,26 @@ def certificate(result: JointResult) -> Certificate:
 # --- the promise ---------------------------------------------------------------------------------
 
 
-def held(failures: int, runs: int) -> bool:
+def held(failures: int) -> bool:
     """As rare as delta = .1 promises, as far as a one-sided test at 99% can tell."""
-    return bool(failures <= stats.binom.ppf(0.99, runs, 0.1))
+    return bool(failures <= stats.binom.ppf(0.99, RUNS, 0.1))
 
 
-def broken(failures: int, runs: int) -> bool:
+def broken(failures: int) -> bool:
     """By chance this would happen once in ten thousand."""
-    return bool(stats.binom.sf(failures - 1, runs, 0.1) < 1e-4)
+    return bool(stats.binom.sf(failures - 1, RUNS, 0.1) < 1e-4)
 
 
 @pytest.mark.parametrize("make", [calibrated, flat, adversarial])
 def test_final_answers_miss_the_target_rarely(
     make: Callable[[np.random.Generator, int], World],
 ) -> None:
-    runs, failures = 40, 0
-    for seed in range(runs):
+    failures = 0
+    for seed in range(RUNS):
         world = make(np.random.default_rng(seed), 300)
         audit = world.audit(seed)
         failures += world.wrong(world.run(audit, budget=100)) > audit.ledger.budget
-    assert held(failures, runs)
+    assert held(failures)
 
 
 class Plain(NamedTuple):
@@ -199,12 +200,10 @@ def plain_zones(proxied: list[int], asked: list[int], needs: list[float]) -> Zon
     )
 
 
-def failures_of(
-    kind: type[JointLedger], plain: Plain, plan: Callable[[JointLedger], int], runs: int = 40
-) -> int:
+def failures_of(kind: type[JointLedger], plain: Plain, plan: Callable[[JointLedger], int]) -> int:
     """How often a rung that is too wrong is ever certified, over the draws alone."""
     failures, guarantee = 0, Guarantee(0.8, 0.1)
-    for seed in range(runs):
+    for seed in range(RUNS):
         ledger = kind(guarantee, len(plain.trust), plain.zones)
         too_wrong = [plain.wrong(g).sum() > ledger.budget for g in range(len(plain.zones.rungs))]
         lottery = OpenLottery(seed)
@@ -225,11 +224,6 @@ def cheapest_first(ledger: JointLedger) -> int:
 
 def boldest(ledger: JointLedger) -> int:
     return len(ledger.asked) - 1
-
-
-def careful_then_bold(ledger: JointLedger) -> int:
-    """Half of all rows from the first rung, whatever they say."""
-    return 0 if 2 * ledger.open_rows[0] > ledger.asked[0] else boldest(ledger)
 
 
 def careful_first(ledger: JointLedger) -> int:
@@ -273,9 +267,10 @@ def swapped() -> Plain:
 
 
 def hidden() -> Plain:
-    """All wrong answers lie where only the bold rung lets the small tier's answer stand."""
+    """All wrong answers lie where only the bold rung lets the small tier's answer stand. The careful
+    one is thought to be bad, so that it is certified late, when most rows were looked at."""
     n, unsure = 200, np.arange(200) % 2 == 0
-    zones = plain_zones([0, 0], [200, 200], [0.9, 0.1])
+    zones = REPLACE(plain_zones([0, 0], [200, 200], [0.9, 0.1]), stands_wrong=[0.9, 0.05])
     wrong = unsure & (np.arange(n) % 4 == 0)
     return Plain(zones, np.where(unsure, 0.5, 1.0), wrong, wrong)
 
@@ -293,20 +288,21 @@ def staircase() -> Plain:
     return Plain(zones, rng.uniform(0.3, 1, n), wrong, rng.random(n) < 0.2)
 
 
-@pytest.mark.parametrize("plan", [cheapest_first, boldest, careful_then_bold])
+@pytest.mark.parametrize("plan", [cheapest_first, boldest])
 @pytest.mark.parametrize("make", [swapped, hidden, staircase])
 def test_hostile_plans_cannot_break_the_promise(
     make: Callable[[], Plain], plan: Callable[[JointLedger], int]
 ) -> None:
-    assert held(failures_of(JointLedger, make(), plan), 40)
+    assert held(failures_of(JointLedger, make(), plan))
 
 
 def test_trap_each_rung_counts_its_own_answer() -> None:
-    assert broken(failures_of(OneAnswer, swapped(), boldest), 40)
+    assert broken(failures_of(OneAnswer, swapped(), boldest))
 
 
 def test_trap_a_row_escalated_by_one_rung_stays_open_at_bolder_ones() -> None:
-    assert broken(failures_of(Dropping, hidden(), careful_then_bold), 40)
+    """Else a bold rung's wrong answers vanish unseen, and its null still counts them."""
+    assert broken(failures_of(Dropping, hidden(), cheapest_first))
 
 
 def test_trap_found_errors_count_at_rungs_that_did_not_play() -> None:
@@ -314,8 +310,8 @@ def test_trap_found_errors_count_at_rungs_that_did_not_play() -> None:
     ranks = np.arange(200)
     wrong = ((ranks < 120) & (ranks % 4 == 0)) | ((ranks >= 120) & (ranks % 5 == 0))  # 30 + 16
     plain = Plain(plain_zones([120, 120], [120, 200], [2.0, 0.5]), np.ones(200), wrong, wrong)
-    assert broken(failures_of(Forgetful, plain, careful_first), 40)
-    assert held(failures_of(JointLedger, plain, careful_first), 40)
+    assert broken(failures_of(Forgetful, plain, careful_first))
+    assert held(failures_of(JointLedger, plain, careful_first))
 
 
 def test_trap_no_draw_from_a_bolder_rung_than_one_that_waits(world: World) -> None:
@@ -386,6 +382,15 @@ def test_a_label_without_the_small_tier_plays_only_at_rungs_that_need_none() -> 
     ledger.record(JointDraw(row=50, rank=50, rung=1, proxy_wrong=True))
     assert (ledger.now != 0).tolist() == [False, True]
     assert ledger.found.tolist() == [0, 1] and ledger.open_rows.tolist() == [99, 99]
+
+
+def test_a_rung_that_was_refuted_asks_the_small_tier_no_more() -> None:
+    """A draw that waits while an earlier one refutes the rung must not lack an answer then."""
+    ledger = JointLedger(Guarantee(0.8, 0.1), 100, plain_zones([0, 0], [100, 100], [0.9, 0.5]))
+    ledger.highest[0] = 9.0
+    ledger.found[0] = ledger.budget + 1
+    assert ledger.passed == 0 and not ledger.wants_small(50, 0)
+    assert ledger.wants_small(50, 1)
 
 
 # --- what is bought ------------------------------------------------------------------------------
@@ -516,6 +521,7 @@ def test_rows_that_no_tier_may_answer_are_left_alone(world: World) -> None:
     result = kept.run(audit)
     touched = {draw.row for draw in audit.draws} | set(audit.to_ask().tolist())
     assert result.certificate is not None and not any(barred[row] for row in touched)
+    assert np.all(result.answers[barred] == TEACHER)
 
 
 def test_known_rows_are_never_drawn(world: World) -> None:
@@ -625,6 +631,15 @@ def test_answers_that_an_audit_would_not_buy_are_refused(certificate: Certificat
     ):
         with pytest.raises(CertificateError, match="cannot have been bought so"):
             verify(changed_draw(certificate, which, **changes))
+
+
+@pytest.mark.parametrize("answered", [-1, 1_501])
+def test_more_answers_than_the_rung_holds_are_refused(
+    certificate: Certificate, answered: int
+) -> None:
+    """They would sharpen the conditional bound."""
+    with pytest.raises(CertificateError, match="more rows are said to be answered"):
+        verify(reseal(certificate, answered=answered))
 
 
 def test_a_confidence_that_changes_its_mind_is_refused(world: World) -> None:

@@ -320,6 +320,36 @@ def test_known_grades_are_not_bought_again() -> None:
     verify(result.certificate)
 
 
+def test_grades_bought_at_once_are_recorded_in_the_order_of_drawing() -> None:
+    grades, p_top = calibrated(np.random.default_rng(8), 600, 60)
+    results = []
+    for _ in range(2):
+        audit = RankingAudit(p_top, 60, WIDE, rng=np.random.default_rng(9))
+        results.append(audit_ranking(audit, lambda row: float(grades[row]), 500, "ab12", workers=5))
+    assert results[0].certificate is not None and len(results[0].grades) < 0.6 * 600
+    assert list(results[0].grades) == list(results[1].grades)
+    verify(results[0].certificate)
+
+
+def test_a_grade_waits_for_the_earlier_ones() -> None:
+    audit = RankingAudit(np.linspace(1, 0, 100), 20, WIDE, rng=np.random.default_rng(0))
+    first, second = audit.draw(), audit.draw()
+    assert first is not None and second is not None and first.rank < second.rank
+    with pytest.raises(UsageError, match="in the order of drawing"):
+        audit.record(second, 1.0)
+
+
+def test_a_lottery_knows_when_all_are_drawn_or_waiting() -> None:
+    ledger = small_ledger()
+    lottery = Lottery(0)
+    waiting = {lottery.draw(ledger, 0)}
+    while len(waiting) < 4:
+        waiting.add(lottery.draw(ledger, 0, waiting))
+    assert waiting == set(range(16, 20))
+    with pytest.raises(CertificateError, match="nothing to draw outside prefix 0"):
+        lottery.draw(ledger, 0, waiting)
+
+
 def test_a_row_without_a_grade_is_in_no_top_k() -> None:
     rng = np.random.default_rng(5)
     grades, p_top = calibrated(rng, 300, 60)
@@ -415,7 +445,7 @@ def test_grades_that_the_seed_did_not_draw_are_refused(certificate: Certificate)
     unseen = next(rank for rank in range(599, 0, -1) if rank not in {one.rank for one in grades})
     for change, message in [
         ({"rank": unseen}, "not the one that the seed draws"),
-        ({"rung": 99}, "nothing to draw outside prefix 99"),
+        ({"rung": 99}, "no prefix 99"),
         ({"rank": grades[0].rank}, "graded twice"),
         ({"row": grades[0].row}, "graded twice"),
         ({"row": 600}, "not in the table"),

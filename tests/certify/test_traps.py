@@ -66,6 +66,16 @@ class FreeRides(Ledger):
         return int(np.argmin(crossed)) if not crossed.all() else len(self.sizes)
 
 
+class Peeking(Ledger):
+    """Fixes its bets after the label: nothing is staked on a row that turns out wrong."""
+
+    def record(self, draw: TableDraw) -> None:
+        before = self.log_wealth.copy(), self.highest.copy()
+        super().record(draw)
+        if draw.wrong:
+            self.log_wealth, self.highest = before
+
+
 class OnePermutation(Lottery):
     """Shuffles all rows once; a draw takes the first of them that lies in the prefix."""
 
@@ -163,6 +173,17 @@ def test_trap_nothing_is_certified_for_free_after_the_freeze() -> None:
         return count
 
     assert broken(failures(FreeRides), 40)
+    assert held(failures(Ledger), 40)
+
+
+def test_trap_bets_are_fixed_before_the_draw() -> None:
+    guarantee, wrong = Guarantee(0.8, DELTA), np.arange(100) < 21  # one too many
+
+    def failures(kind: type[Ledger]) -> int:
+        books = [(ledger(kind, [80], wrong, 0.1, guarantee), Lottery(seed)) for seed in range(40)]
+        return sum(ever_passes_all(book, lottery, wrong, lambda book: 0) for book, lottery in books)
+
+    assert broken(failures(Peeking), 40)
     assert held(failures(Ledger), 40)
 
 

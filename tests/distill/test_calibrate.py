@@ -111,7 +111,7 @@ def test_the_gate_expects_as_few_neighbours_as_serving_has() -> None:
     rng = np.random.default_rng(8)
     world, fresh = World.draw(rng, 4 * MOST_ROWS, 2), World.draw(rng, 4_000, 2)
     folds = stratified_folds(world.y, rng)
-    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
+    answerer = Answerer(None, 2, world.small, folds, np.ones(len(folds)), "")  # type: ignore[arg-type]
     proxy = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng)
     promised = proxy.gate.distance
     seen = proxy.neighbourhood.look(fresh.X, fresh.y)
@@ -163,19 +163,21 @@ def test_noise_with_the_wrong_sign_is_ignored() -> None:
     rng = np.random.default_rng(3)
     margin = rng.normal(size=(300, 1))
     agreed = rng.random(300) < 1 / (1 + np.exp(margin[:, 0]))  # a larger margin, less agreement
-    model = fit_agreement(("log_margin",), margin, agreed, np.arange(300) % 5).model
+    model = fit_agreement(("log_margin",), margin, agreed, np.arange(300) % 5, np.ones(300)).model
     assert model.coef == (0.0,)
 
 
 def test_agreement_on_every_row_is_confident_and_finite() -> None:
     features = np.random.default_rng(4).normal(size=(100, 1))
-    calibration = fit_agreement(("top",), features, np.ones(100, bool), np.arange(100) % 5)
+    calibration = fit_agreement(
+        ("top",), features, np.ones(100, bool), np.arange(100) % 5, np.ones(100)
+    )
     assert (calibration.out_of_fold > 0.9).all() and (calibration.out_of_fold < 1.0).all()
 
 
 def test_a_constant_feature_is_harmless() -> None:
     calibration = fit_agreement(
-        ("top",), np.ones((50, 1)), np.arange(50) % 2 == 0, np.arange(50) % 5
+        ("top",), np.ones((50, 1)), np.arange(50) % 2 == 0, np.arange(50) % 5, np.ones(50)
     )
     assert calibration.out_of_fold == pytest.approx(0.5, abs=0.05)
 
@@ -192,6 +194,6 @@ def test_only_so_many_rows_are_kept() -> None:
     rng = np.random.default_rng(6)
     world = World.draw(rng, MOST_ROWS + 50, 2)
     folds = stratified_folds(world.y, rng)
-    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
+    answerer = Answerer(None, 2, world.small, folds, np.ones(len(folds)), "")  # type: ignore[arg-type]
     kept = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng).neighbourhood
     assert kept.rows.shape == (MOST_ROWS, DIM) and kept.labels.shape == (MOST_ROWS,)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.distill.distil import distil, mean_costs, training_texts
+from cascade.distill.distil import distil, mean_costs
+from cascade.distill.lessons import buy_lessons
 from cascade.distill.path import Costs
 from cascade.distill.workshop import indices, scores
 from cascade.errors import NotEnoughSignal, RecipeError
@@ -57,7 +58,7 @@ async def test_same_labels_give_the_same_bytes_and_cost_nothing(
 async def test_report_and_manifest_say_what_happened(table: Path, tmp_path: Path) -> None:
     with workshop(tmp_path, recipe_of(table), large_tier(), small_tier()) as shop:
         made = await distil(shop)
-        assert sorted(training_texts(shop)) == sorted(made.lessons.texts)
+        assert (await buy_lessons(shop)).texts == made.lessons.texts
     manifest, report = made.artifact.manifest, made.report
     assert manifest.thresholds is None and made.artifact.certificate is None
     assert manifest.label_counts == report.label_counts
@@ -84,7 +85,8 @@ async def test_without_a_small_tier_there_is_no_stack(table: Path, tmp_path: Pat
 async def test_unreadable_labels_are_dropped_and_counted(table: Path, tmp_path: Path) -> None:
     with workshop(tmp_path, recipe_of(table), large_tier(grumpy), small_tier()) as shop:
         made = await distil(shop)
-        unreadable = sum(grumpy(text)[0] is None for text in training_texts(shop))
+        asked = (await buy_lessons(shop)).texts
+    unreadable = sum(grumpy(text)[0] is None for text in asked)
     lessons = made.lessons
     assert lessons.unreadable == unreadable > 0
     assert made.report.metrics["unreadable_labels"] == unreadable
@@ -137,8 +139,9 @@ async def test_teacher_that_nobody_can_read_is_not_enough_signal(
 async def test_another_seed_draws_other_texts(table: Path, tmp_path: Path) -> None:
     with workshop(tmp_path, recipe_of(table), large_tier()) as shop:
         other = replace(shop, recipe=recipe_of(table, seed=1))
-        assert set(training_texts(shop)) != set(training_texts(other))
-        assert not set(training_texts(shop)) & set(shop.texts(shop.pools.certify))
+        texts, others = [set((await buy_lessons(one)).texts) for one in (shop, other)]
+        assert texts != others
+        assert not texts & set(shop.texts(shop.pools.certify))
 
 
 async def test_too_small_a_table_says_how_many_texts_are_missing(tmp_path: Path) -> None:

@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from cascade.distill.sample import CANDIDATES_A_LABEL, draw_train, split
+from cascade.distill.sample import CANDIDATES_A_LABEL, representative, split
 from cascade.errors import RecipeError
 from cascade.recipes import Labels
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def unit_rows(n: int, d: int = 8, seed: int = 0) -> NDArray[np.float32]:
-    rows = rng(seed).normal(size=(n, d))
-    unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1)[:, None]).astype(np.float32)
-    return unit
 
 
 @given(st.integers(0, 500), st.integers(1, 60), st.integers(0, 60), st.integers(0, 60))
@@ -60,47 +53,15 @@ def test_a_table_that_is_too_small() -> None:
         split(29, Labels(10, 10, 10), rng())
 
 
-@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 5))
-def test_a_train_sample_has_no_row_twice(n: int, more: int, seed: int) -> None:
-    sample = draw_train(unit_rows(n + more), n, rng(seed))
-    assert len(sample.rows) == len(set(sample.rows)) == n
-    assert len(sample.propensities) == len(sample.uniform) == n
-    assert ((sample.propensities > 0) & (sample.propensities <= 1 + 1e-9)).all()
-    assert sample.uniform.sum() == (n + 1) // 2
+@given(st.lists(st.floats(0.1, 12.0), min_size=1, max_size=80))
+def test_representatives_come_as_often_as_they_weigh(weights: list[float]) -> None:
+    weight = np.array(weights)
+    rows = representative(weight)
+    assert len(rows) == len(weight)
+    expected = weight / weight.mean()
+    times = np.bincount(rows, minlength=len(weight))
+    assert (np.abs(times - expected) < 1 + 1e-6).all()
 
 
-def test_a_seed_decides_the_train_sample() -> None:
-    embeddings = unit_rows(200)
-    first, same, other = (draw_train(embeddings, 20, rng(seed)) for seed in (3, 3, 4))
-    assert (first.rows == same.rows).all()
-    assert (first.rows != other.rows).any()
-
-
-def test_the_diverse_half_finds_a_rare_cluster() -> None:
-    common, rare = np.eye(2, 8, dtype=np.float32)
-    embeddings = np.vstack([np.tile(common, (995, 1)), np.tile(rare, (5, 1))])
-    found = [any(draw_train(embeddings, 10, rng(seed)).rows >= 995) for seed in range(20)]
-    assert all(found)
-
-
-def test_twins_do_not_stop_the_drawing() -> None:
-    embeddings = np.tile(unit_rows(1, d=384), (30, 1))
-    sample = draw_train(embeddings, 30, rng())
-    assert sorted(sample.rows) == list(range(30))
-
-
-def test_diverse_rows_are_drawn_as_often_as_they_say() -> None:
-    # 2 rows of 3: one uniform, then one by its squared distance from it
-    embeddings = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
-    pairs = [draw_train(embeddings, 2, rng(seed)) for seed in range(3000)]
-    after_first = [one for one in pairs if one.rows[0] == 0]
-    second = np.mean([one.rows[1] == 1 for one in after_first])
-    assert second == pytest.approx(2 / (2 + 0.8), abs=0.05)  # 2 - 2 cos of each
-    (told,) = {round(one.propensities[1], 6) for one in after_first if one.rows[1] == 1}
-    assert told == pytest.approx(2 / 2.8, abs=1e-5)
-
-
-@pytest.mark.parametrize("n", [0, 4])
-def test_a_sample_that_cannot_be_drawn(n: int) -> None:
-    with pytest.raises(ValueError, match="of 3 candidates"):
-        draw_train(unit_rows(3), n, rng())
+def test_rows_of_one_weight_represent_themselves() -> None:
+    assert representative(np.full(7, 0.3)).tolist() == list(range(7))

@@ -275,7 +275,7 @@ def open_house(certificate: Certificate, tmp_path: Path) -> Build:
                 rng=np.random.default_rng(0),
                 keep=outbox.put,
                 log=store,
-                pause_seconds=0.01,
+                sleep=lambda seconds: asyncio.sleep(seconds / 100),
             )
             urls = [address or f"{behind.url}/v1"]
             models = [

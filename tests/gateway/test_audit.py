@@ -26,10 +26,31 @@ from .conftest import Build, lane_of, on_two_rungs, typed, until
 EVERYTHING = config.Audit(rate=1.0, floor=1.0)
 
 
+class SimulatedClock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
 def auditor_of(lanes: Lanes, store: Store | None = None, **more: Any) -> Auditor:
-    settings = {"rng": np.random.default_rng(0), "keep": lambda record: None, **more}
+    clock = SimulatedClock()
+    settings = {
+        "rng": np.random.default_rng(0),
+        "keep": lambda record: None,
+        "clock": clock.now,
+        "sleep": clock.sleep,
+        **more,
+    }
     audit = settings.pop("audit", EVERYTHING)
-    return Auditor(lanes, Metrics(), audit, log=store, pause_seconds=0.001, **settings)
+    return Auditor(lanes, Metrics(), audit, log=store, **settings)
 
 
 def docket_of(auditor: Auditor) -> Docket:
@@ -86,22 +107,26 @@ async def test_only_what_the_policy_decided_counts(certificate: Certificate) -> 
     assert monitor.requests == 1 and monitor.audits == 0
 
 
-async def test_a_teacher_that_is_down_is_asked_again_then_counts_as_wrong(
-    certificate: Certificate,
+async def test_a_teacher_that_is_down_is_asked_for_half_a_minute_then_counts_as_wrong(
+    certificate: Certificate, tmp_path: Path
 ) -> None:
+    clock, asked_at = SimulatedClock(), list[float]()
+
     class Down:
-        name, asked = "large", 0
+        name = "large"
 
         async def answer(self, queries: list[Query]) -> list[Reply]:
-            self.asked += 1
+            asked_at.append(clock.now())
             return [Abstention("large", "tier_unavailable") for _ in queries]
 
-    teacher = Down()
-    lanes = Lanes({"mood": lane_of(certificate, Metrics(), large=teacher)})
-    auditor = auditor_of(lanes)
-    await pass_by(auditor, lanes, "easy")
+    lanes = Lanes({"mood": lane_of(certificate, Metrics(), large=Down())})
+    with open_store(f"sqlite:///{tmp_path}/s.db") as store:
+        auditor = auditor_of(lanes, store, clock=clock.now, sleep=clock.sleep)
+        await pass_by(auditor, lanes, "easy")
+        (audit,) = store.audits.settled("mood", 10)
+    assert asked_at == [1_000.0, 1_001.0, 1_003.0, 1_007.0, 1_015.0, 1_031.0]
+    assert (audit.at, audit.settled_at, audit.wrong) == (1_000.0, 1_031.0, True)
     docket = docket_of(auditor)
-    assert teacher.asked == 6
     assert docket.conditional_agreement == 0.0 and docket.watch.monitor.audits == 1
 
 
@@ -145,6 +170,19 @@ async def test_the_watch_survives_a_restart_but_not_a_new_version(
         assert watch_of(lane, audit=config.Audit(0.5, 0.5)).monitor.audits == 0
         store.monitors.save("mood", {"nonsense": 1})
         assert watch_of(lane).monitor.audits == 0
+
+
+async def test_a_restart_forgets_no_unaudited_request(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    """Forgotten, they would make every audit weigh too much: a restart a day, and it alarms."""
+    lane = lane_of(certificate, Metrics())
+    with open_store(f"sqlite:///{tmp_path}/s.db") as store:
+        for _ in range(3):
+            lanes = Lanes({"mood": lane})
+            auditor = auditor_of(lanes, store, audit=config.Audit(1e-9, 1e-9))
+            await pass_by(auditor, lanes, "easy", 7)
+    assert docket_of(auditor).watch.monitor.requests == 21
 
 
 async def test_harm_steps_back_a_rung_and_the_rung_survives_a_restart(

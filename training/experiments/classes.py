@@ -22,109 +22,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from classes_lesson import CORPORA, Corpus, Integers, Proxy, Split, learn, split_rows
+from classes_methods import all_answers, answered_alone, by_tracer, every_class, with_small
 from common import parser, show
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from cascade import certify
-from cascade.certify import Guarantee, Rung
-from cascade.certify.class_path import BY_TEACHER
-from cascade.certify.path import answered_by, threshold_path
-from cascade.distill.calibrate import calibrate_stack
-from cascade.distill.path import Costs, build_path
-from cascade.distill.replay import TEACHER, Opinions
-from cascade.tiers.agreement import Floats
-
-SMALL_PRICE = 0.1  # of an answer of GPT-3.5; the teacher's is 1
-SLOW = ("gbt", "rf")  # of TRACER's models: most of its time, and not the best in the splits tried
-
-
-def all_answers(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
-    """Certify the agreement over all rows, the teacher's own included."""
-    path = threshold_path(proxy.promised, guarantee.target)
-    answered = answered_by(proxy.trust[split.draws], path)
-    wrong = (proxy.label != data.teacher)[split.draws]
-    found = certify.certify_stream(answered, answered & wrong[:, None], path, guarantee)
-    return below(proxy, split, found.thresholds["proxy"] if found else np.inf)
-
-
-def answered_alone(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
-    """Certify the agreement among the rows answered below the teacher."""
-    path = certify.conditional_path(proxy.promised, guarantee, len(split.draws))
-    answered = answered_by(proxy.trust[split.draws], path)
-    wrong = (proxy.label != data.teacher)[split.draws]
-    found = certify.certify_answers(answered, wrong, path, guarantee)
-    return below(proxy, split, found.thresholds["proxy"] if found else np.inf)
-
-
-def every_class(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
-    """Certify the agreement among the answers of each class, as many classes as can be."""
-    path = certify.conditional_path(proxy.promised, guarantee, len(split.draws))
-    held_out = proxy.answerer.out_of_fold.argmax(axis=1)
-    trained = said(held_out, proxy.promised, path)
-    plan = certify.plan_classes(trained, proxy.promised, path, guarantee, len(split.draws))
-    answers = said(proxy.label[split.draws], proxy.trust[split.draws], path)
-    found = certify.certify_classes(answers, data.teacher[split.draws].astype(str), plan, guarantee)
-    least = np.full(data.n_labels, np.inf)
-    for label, certificate in found.items():
-        least[int(label)] = certificate.thresholds["proxy"]
-    return below(proxy, split, least[proxy.label[split.test]])
-
-
-def with_small(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
-    """As ``all_answers``, with the small tier between the proxy and the teacher."""
-    # an answer beyond the task's labels is none: a row of NaN, and no trust
-    small = np.vstack([np.eye(data.n_labels), np.full(data.n_labels, np.nan)])[data.small]
-    stack = calibrate_stack(small[split.train], data.teacher[split.train], proxy.answerer)
-    stacked = stack.stack.combine(small, proxy.scores)
-    trust = stack.stack.confidence(stacked, small, proxy.scores)
-    opinions = Opinions(
-        proxy=proxy.label,
-        proxy_trust=proxy.trust,
-        small=stacked.argmax(axis=1),
-        small_trust=np.where(np.isnan(trust), -1.0, trust),
-    )
-    costs = Costs(SMALL_PRICE, 1.0)
-    path = build_path(proxy.promised, stack.agreement.out_of_fold, costs, target=guarantee.target)
-    answers = opinions.answers(path)
-    answered = answers[split.draws] != TEACHER
-    wrong = answered & (answers != data.teacher[:, None])[split.draws]
-    rungs = [Rung(rung.thresholds, 1 - rung.shares["large"]) for rung in path]
-    found = certify.certify_stream(answered, wrong, rungs, guarantee)
-    if found is None:
-        return np.full(len(split.test), TEACHER)
-    best = next(i for i, rung in enumerate(rungs) if rung.thresholds == found.thresholds)
-    return answers[split.test, best]
-
-
-def by_tracer(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
-    """TRACER's own models, acceptor and gate; without its novelty gate, which answers less."""
-    from tracer.fit.pipeline import fit_frontier, route_pipeline
-
-    rows = np.concatenate([split.train, split.draws])
-    seen, y = np.unique(data.teacher[rows], return_inverse=True)
-    frontier, _ = fit_frontier(data.X[rows], y, [guarantee.target], skip=SLOW)
-    best = frontier[0]["best"]
-    if best is None:
-        return np.full(len(split.test), TEACHER)
-    label, handled, _ = route_pipeline(best["stages"], data.X[split.test])
-    return np.where(handled, seen[label], TEACHER)
-
-
-def said(label: Integers, trust: Floats, path: Sequence[Rung]) -> NDArray[np.str_]:
-    """(m, G) what each rung answers."""
-    return np.where(answered_by(trust, path), label.astype(str)[:, None], BY_TEACHER)
-
-
-def below(proxy: Proxy, split: Split, threshold: float | Floats) -> Integers:
-    """(t,) the proxy's label of the test rows where it is trusted enough."""
-    trusted = proxy.trust[split.test] >= threshold
-    return np.where(trusted, proxy.label[split.test], TEACHER)
-
+from cascade.certify import Guarantee
+from cascade.distill.replay import TEACHER
 
 # ---- how each claim is judged on test rows: (wrong, rows) of the worst part that it speaks of
 
@@ -211,6 +119,20 @@ def compare(
     return [measure(data, method, lessons[: splits[method]], goal) for method in methods]
 
 
+def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Coverage of each method; at its bar, how often its claim was false on test rows."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure = Figure(figsize=(4.5 * len(names), 3), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        mine = [row for row in rows if row["data"] == name]
+        bars = axes.barh([row["method"] for row in mine], [row["coverage"] for row in mine])
+        axes.bar_label(bars, [f"{row['violations']:.0%}" for row in mine])
+        axes.set(title=name, xlabel="answered below the teacher", xlim=(0, 1.1))
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     arguments = parser(str(__doc__).splitlines()[0], seeds=100)
     arguments.add_argument("--target", type=float, default=0.9)
@@ -233,6 +155,8 @@ def main() -> None:
             data, [one for one in METHODS if one in wanted & set(possible)], splits, goal
         )
     show(rows, chosen.json)
+    if chosen.plot:
+        plot(rows, chosen.plot)
 
 
 if __name__ == "__main__":

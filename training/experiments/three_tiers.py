@@ -10,31 +10,23 @@ answers and every label of the audit are charged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import embeddings, parser, read_csv, show
-from tiers_lesson import Bill, Corpus, Lesson, learn
-from tiers_rivals import bargain_on_proxy, bargain_on_raw_small, bargain_on_small, per_tier
+from tiers_cascade import Bill, Cascade, certified
+from tiers_lesson import Corpus, learn
+from tiers_rivals import bargain_on_bare_small, bargain_on_proxy, bargain_on_small, per_tier
 
-from cascade.certify import (
-    Confidences,
-    Guarantee,
-    JointAudit,
-    JointPrices,
-    Rung,
-    Said,
-    audit_joint,
-)
-from cascade.certify.joint_audit import TEACHER
-from cascade.distill.path import Costs, build_path
+from cascade.certify import Confidences, Guarantee
 
 TRAIN = 300  # teacher labels to learn from
-RUNGS = 40
 SMALL_PRICE = 0.1
+NEVER_SURE = 1e-6  # a confidence of 0 would bar the row from every tier
 
-Method = Callable[[Lesson, Guarantee, np.random.Generator], Bill]
+Method = Callable[[Cascade, Guarantee, np.random.Generator], Bill]
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -50,86 +42,74 @@ def read_corpus(folder: Path) -> Corpus:
     )
 
 
-def three_tiers(lesson: Lesson, guarantee: Guarantee, rng: np.random.Generator) -> Bill:
-    """Tiers chosen by predicted cost, small answers bought lazily, one certificate."""
-    return certified(lesson, lesson.promised.proxy, lesson.promised.small, guarantee, rng)
-
-
-def proxy_then_teacher(lesson: Lesson, guarantee: Guarantee, rng: np.random.Generator) -> Bill:
+def proxy_then_teacher(cascade: Cascade, guarantee: Guarantee, rng: np.random.Generator) -> Bill:
     """The proxy alone below the teacher."""
-    return certified(lesson, lesson.promised.proxy, None, guarantee, rng)
+    return certified(cascade, guarantee, rng, with_small=False)
 
 
-def small_then_teacher(lesson: Lesson, guarantee: Guarantee, rng: np.random.Generator) -> Bill:
+def small_then_teacher(cascade: Cascade, guarantee: Guarantee, rng: np.random.Generator) -> Bill:
     """The small tier asked about every row: the proxy is never sure, and only helps to judge."""
-    never_sure = np.full_like(lesson.promised.proxy, 1e-6)
-    return certified(lesson, never_sure, lesson.promised.small, guarantee, rng)
-
-
-def certified(
-    lesson: Lesson,
-    proxy: np.ndarray,
-    small: np.ndarray | None,
-    guarantee: Guarantee,
-    rng: np.random.Generator,
-) -> Bill:
-    """Lay a path from what the tiers promise on the training rows, audit it, count the cost."""
-    corpus = lesson.corpus
-    costs = Costs(corpus.small_price, 1.0)
-    path = build_path(proxy, small, costs, target=lesson.open_target(guarantee.target), rungs=RUNGS)
-    audit = JointAudit(
-        lesson.proxy_trust if proxy[0] > 1e-6 else np.full(len(corpus), 1e-6),
-        [Rung(rung.thresholds, 1 - rung.shares["large"]) for rung in path],
-        guarantee,
-        promised=Confidences(proxy, np.zeros(len(proxy)) if small is None else small),
-        prices=JointPrices(corpus.small_price),
-        rng=rng,
-        known=lesson.rows.tolist(),
+    unsure = replace(
+        cascade,
+        proxy_trust=np.full_like(cascade.proxy_trust, NEVER_SURE),
+        promised=Confidences(
+            np.full_like(cascade.promised.proxy, NEVER_SURE), cascade.promised.small
+        ),
     )
-    result = audit_joint(
-        audit,
-        lesson.proxy,
-        lambda rows: Said(lesson.small[rows], lesson.small_trust[rows]),
-        lambda row: int(corpus.teacher[row]),
-        label_budget=len(corpus),
-        table_digest="0" * 64,
-    )
-    escalated = np.setdiff1d(np.flatnonzero(result.answers == TEACHER), lesson.rows)
-    right = (result.answers == TEACHER) | (result.answers == corpus.teacher)
-    return Bill(
-        agreement=float(right.mean()),
-        teacher=len(lesson.rows) + len(result.labels) + len(escalated),
-        small=result.small_asked + (0 if small is None else len(lesson.rows)),
-    )
+    return certified(unsure, guarantee, rng)
 
 
-METHODS: dict[str, Method] = {
-    "three tiers": three_tiers,
-    "proxy, teacher": proxy_then_teacher,
-    "small, teacher": small_then_teacher,
-    "per-tier Bonferroni": per_tier,
-    "BARGAIN on the proxy": bargain_on_proxy,
-    "BARGAIN on the small LLM": bargain_on_small,
-    "BARGAIN on the raw small LLM": bargain_on_raw_small,
-}
+def methods(corpus: Corpus) -> dict[str, Method]:
+    """What is compared; the first chooses its tiers by predicted cost."""
+    return {
+        "three tiers": certified,
+        "proxy, teacher": proxy_then_teacher,
+        "small, teacher": small_then_teacher,
+        "per-tier Bonferroni": per_tier,
+        "BARGAIN on the proxy": bargain_on_proxy,
+        "BARGAIN on the small LLM": bargain_on_small,
+        "BARGAIN on the bare small LLM": lambda cascade, guarantee, rng: bargain_on_bare_small(
+            corpus.small, corpus.teacher, guarantee, rng
+        ),
+    }
 
 
-def measure(name: str, lessons: Sequence[Lesson], guarantee: Guarantee) -> dict[str, Any]:
+def measure(
+    name: str, method: Method, lessons: Sequence[Cascade], guarantee: Guarantee
+) -> dict[str, Any]:
     """One line of the result."""
     bills = [
-        METHODS[name](lesson, guarantee, np.random.default_rng([seed, 1]))
+        method(lesson, guarantee, np.random.default_rng([seed, 1]))
         for seed, lesson in enumerate(lessons)
     ]
+    costs = [lesson.cost(bill) for lesson, bill in zip(lessons, bills, strict=True)]
     agreement = [bill.agreement for bill in bills]
     return {
         "method": name,
         "target": guarantee.target,
         "delta": guarantee.delta,
-        "cost": float(np.mean([bill.cost(lessons[0].corpus) for bill in bills])),
+        "cost": float(np.mean(costs)),
+        "worst cost": float(np.max(costs)),
         "failures": float(np.mean([one < guarantee.target - 1e-9 for one in agreement])),
         "agreement": float(np.mean(agreement)),
+        "teacher": float(np.mean([bill.teacher for bill in bills])),
+        "small": float(np.mean([bill.small for bill in bills])),
         "seeds": len(lessons),
     }
+
+
+def plot(rows: Sequence[dict[str, Any]], to: Path) -> None:
+    """Cost per record: a panel a target and delta, a bar a method."""
+    from matplotlib.figure import Figure
+
+    cells = sorted({(row["target"], row["delta"]) for row in rows})
+    figure = Figure(figsize=(4 * len(cells) + 2, 3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(cells), sharey=True))
+    for axes, cell in zip(panels, cells, strict=True):
+        bars = [row for row in rows if (row["target"], row["delta"]) == cell][::-1]
+        axes.barh([row["method"] for row in bars], [row["cost"] for row in bars])
+        axes.set(title=f"target {cell[0]}, delta {cell[1]}", xlabel="cost per record")
+    figure.savefig(to, dpi=150)
 
 
 def main() -> None:
@@ -144,12 +124,14 @@ def main() -> None:
         learn(corpus, chosen.train, np.random.default_rng(seed)) for seed in range(chosen.seeds)
     ]
     rows = [
-        measure(name, lessons, Guarantee(target, delta))
+        measure(name, method, lessons, Guarantee(target, delta))
         for target in chosen.target
         for delta in chosen.delta
-        for name in METHODS
+        for name, method in methods(corpus).items()
     ]
     show(rows, chosen.json)
+    if chosen.plot:
+        plot(rows, chosen.plot)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import numpy as np
 from worlds import Floats
 
 from cascade.certify import Guarantee, RankingAudit
-from cascade.certify.top_k import Graded, Lottery
+from cascade.certify.standings import Graded
+from cascade.certify.top_k import Lottery
 from trials.cell import ROUNDING, Cell
 
 TOP = 20
@@ -61,7 +62,7 @@ def _chance(seen: Floats) -> Floats:
 
 
 def _true_top(audit: RankingAudit, grades: Floats) -> set[int]:
-    ties = audit.ledger._ties  # equal grades: the order that the seed fixed
+    ties = audit.ledger.standings.ties  # equal grades: the order that the seed fixed
     return set(np.lexsort((ties, grades))[-TOP:].tolist())
 
 
@@ -70,7 +71,7 @@ def _lies(audit: RankingAudit, grades: Floats) -> bool:
         draw = audit.draw()
         if draw is None:
             break
-        _grade(audit, draw, grades)
+        audit.record(draw, float(grades[draw.row]))
     if not audit.done:
         return False
     found = len(_true_top(audit, grades) & set(audit.top().tolist()))
@@ -79,22 +80,17 @@ def _lies(audit: RankingAudit, grades: Floats) -> bool:
 
 def _ever_false(audit: RankingAudit, grades: Floats) -> bool:
     """Grade the best of the first bad prefix, to know what the top k takes; draw outside of it."""
-    ledger, lottery = audit.ledger, Lottery(audit.plan.seed)
+    ledger, lottery, by_rank = audit.ledger, Lottery(audit.plan.seed), grades[audit.order]
     top = np.isin(audit.order, list(_true_top(audit, grades)))
     missed = np.array([top[size:].sum() for size in audit.plan.sizes])
     if not (missed > audit.plan.may_miss).any():
         return False
     bad = int(np.argmax(missed > audit.plan.may_miss))
-    inside = audit.order[: audit.plan.sizes[bad]]
-    for rank in np.argsort(-grades[inside])[: 2 * TOP].tolist():
-        _grade(audit, Graded(int(inside[rank]), rank, None, None), grades)
-    while len(audit.grades) < LABELS and ledger.left[: bad + 1].any():
+    for rank in np.argsort(-by_rank[: audit.plan.sizes[bad]])[: 2 * TOP].tolist():
+        ledger.record(Graded(int(audit.order[rank]), rank, None, float(by_rank[rank])))
+    while len(ledger.standings.places) < LABELS and ledger.standings.hidden[bad]:
         rank = lottery.draw(ledger, bad)
-        _grade(audit, Graded(int(audit.order[rank]), rank, bad, None), grades)
+        ledger.record(Graded(int(audit.order[rank]), rank, bad, float(by_rank[rank])))
         if ledger.passed and missed[ledger.passed - 1] > audit.plan.may_miss:
             return True
     return False
-
-
-def _grade(audit: RankingAudit, draw: Graded, grades: Floats) -> None:
-    audit.record(draw, float(grades[draw.row]))
