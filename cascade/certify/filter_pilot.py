@@ -5,9 +5,13 @@ Knows one score a row; nothing of audits. What it forecasts orders and bets, it 
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.certify.filter_audit import KnownRow
 from cascade.certify.pilot import fit_platt
 from cascade.certify.weighted import Floats, Ints
 
@@ -58,3 +62,44 @@ def forecast(scores: Floats, ranks: Ints, rows: Ints, positive: NDArray[np.bool_
         return places
     curves = [fit_platt(one[rows], positive)(one) for one in (scores, places)]
     return np.asarray((curves[0] + curves[1]) / 2)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The table before the freeze. scores : (n,). ranks : (n,) see ``ranks_of``."""
+
+    scores: Floats
+    ranks: Ints
+
+    @classmethod
+    def of(cls, scores: Floats, rng: np.random.Generator) -> Ranked:
+        """Rank a table."""
+        return cls(scores, ranks_of(scores, rng))
+
+    def forecast(self, known: Sequence[KnownRow]) -> Floats:
+        """(n,) P(positive), from what is known."""
+        read = [row for row in known if row.positive is not None]
+        rows = np.array([row.row for row in read], dtype=np.int64)
+        positive = np.array([row.positive for row in read], dtype=np.bool_)
+        return forecast(self.scores, self.ranks, rows, positive)
+
+    def unlabelled(self, known: Sequence[KnownRow]) -> tuple[Ints, Floats]:
+        """(m,) the other rows, likeliest first, and (m,) their forecast."""
+        p_positive = self.forecast(known)
+        free = np.setdiff1d(np.arange(len(self.ranks)), [row.row for row in known])
+        order = free[np.argsort(-p_positive[free], kind="stable")]
+        return order, p_positive[order]
+
+
+def pilot(
+    ranked: Ranked, labels: int, rng: np.random.Generator
+) -> Generator[list[int], list[bool | None], list[KnownRow]]:
+    """Label a few random rows; never all of them, so that one is left to freeze."""
+    rows, propensities = pilot_draws(ranked.ranks, min(labels, len(ranked.ranks) - 1), rng)
+    answers = yield rows.tolist()
+    return [
+        KnownRow(row, positive, propensity)
+        for row, positive, propensity in zip(
+            rows.tolist(), answers, propensities.tolist(), strict=True
+        )
+    ]

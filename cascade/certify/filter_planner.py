@@ -41,7 +41,7 @@ class Thrifty:
         p_positive = recalibrated(audit)
         best: tuple[float, Floats] = (0.0, np.empty(0))
         for book in audit.books:
-            net, chances = _bargain(book, p_positive, labels_left)
+            net, chances = _bargain(book, p_positive, labels_left, len(audit.books))
             if net > best[0]:
                 best = net, chances
         return Plan(best[1].tolist(), p_positive.tolist()) if best[0] > 0 else None
@@ -55,8 +55,12 @@ def recalibrated(audit: FilterAudit) -> Floats:
     return fit_platt(p, positive)(audit.p_positive)
 
 
-def _bargain(book: Book, p_positive: Floats, labels_left: int) -> tuple[float, Floats]:
-    """Rows gained net of labels by the best rung of an aim, and the chances that win it."""
+def _bargain(book: Book, p_positive: Floats, labels_left: int, worth: int) -> tuple[float, Floats]:
+    """Rows gained net of labels by the best rung of an aim, and the chances that win it.
+
+    worth : labels that a row is worth. With two aims more than one: a recall is lost altogether if
+        not all rows between the two stops can be labelled.
+    """
     ledger, zones = book.ledger, book.aim.zone(book.frozen)
     p_event = book.aim.p_event(p_positive)
     unlabelled = ledger.unlabelled.astype(np.float64)
@@ -74,7 +78,7 @@ def _bargain(book: Book, p_positive: Floats, labels_left: int) -> tuple[float, F
         # what is drawn in vain, and was not certified yet, would have been bought anyway
         twice = mixes[fastest, rungs] @ book.zone
         cost = cost * (chance + (1 - chance) * twice)
-    net = chance * (rows - certified) - cost
+    net = worth * chance * (rows - certified) - cost
     net = np.where(rungs >= book.passed, net, 0.0)
     rung = int(np.argmax(net))
     return float(net[rung]), mixes[fastest[rung], rung]
@@ -121,7 +125,8 @@ def teacher_zone(p_positive: Floats, aims: Sequence[Aim], known_positive: int, l
 
     With one aim, the zone and the audit use all labels: precision looks for the farthest row that
     is answered at all, recall for the fewest negative rows accepted unseen. With two, it is what
-    lies between the two stops, as small as the audits allow.
+    lies between the two stops, as small as the audits allow; where it is still too large, the
+    recall is given up.
 
     p_positive : (n,) of the unlabelled rows, falling. labels : that may still be bought.
     """
@@ -129,7 +134,8 @@ def teacher_zone(p_positive: Floats, aims: Sequence[Aim], known_positive: int, l
     precision = next((aim for aim in aims if isinstance(aim, Precision)), None)
     recall = next((aim for aim in aims if isinstance(aim, Recall)), None)
     if precision and recall:
-        return _between(table, precision, recall)
+        zone = _between(table, precision, recall, labels)
+        return zone or _below_accepted(table, precision, labels)
     if precision:
         return _below_accepted(table, precision, labels)
     assert recall is not None
@@ -196,9 +202,11 @@ def _above_rejected(table: _Forecasts, aim: Recall, labels: int) -> Zone:
     return Zone(int(start[best]), int(table.ranks[best]))
 
 
-def _between(table: _Forecasts, precision: Precision, recall: Recall) -> Zone:
+def _between(table: _Forecasts, precision: Precision, recall: Recall, labels: int) -> Zone | None:
     start, stop = np.meshgrid(table.ranks, table.ranks)
     stop = np.maximum(start, stop)
     audits = table.precision_labels(precision, start, stop) + table.recall_labels(recall, stop)
     best = int(np.argmin(stop - start + audits))
+    if (stop - start + audits).flat[best] > labels:
+        return None
     return Zone(int(start.flat[best]), int(stop.flat[best]))

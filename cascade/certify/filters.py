@@ -20,7 +20,7 @@ from cascade.certify.aims import Aim, Precision, Recall
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
 from cascade.certify.filter_audit import FilterAudit, KnownRow, Planner, WeightedDraw
-from cascade.certify.filter_pilot import forecast, pilot_draws, ranks_of
+from cascade.certify.filter_pilot import Ranked, pilot
 from cascade.certify.filter_planner import Thrifty, teacher_zone
 from cascade.certify.weighted import Floats, Ints, Plan
 from cascade.errors import UnreadableAnswer, UsageError
@@ -136,8 +136,8 @@ def filter_flow(
         raise UsageError("give a Precision, a Recall, or one of each")
     if not len(scores) or label_budget < 0:
         raise UsageError("a filter needs a table with rows, and no less than 0 labels")
-    ranked = Ranked(scores, ranks_of(scores, rng))
-    known = yield from _pilot(ranked.ranks, label_budget, rng)
+    ranked = Ranked.of(scores, rng)
+    known = yield from pilot(ranked, math.ceil(PILOT_SHARE * label_budget), rng)
     known = yield from _zone(ranked, aims, known, label_budget)
     audit = FilterAudit(ranked.forecast(known), aims, rng=rng, known=known)
     left = label_budget - len(known)
@@ -150,20 +150,6 @@ def filter_flow(
     wanted = _mending(audit)[:left].tolist()
     mended = dict(zip(wanted, (yield wanted), strict=True))
     return _result(audit, mended, table_digest)
-
-
-def _pilot(
-    ranks: Ints, label_budget: int, rng: np.random.Generator
-) -> Generator[list[int], list[bool | None], list[KnownRow]]:
-    most = min(math.ceil(PILOT_SHARE * label_budget), len(ranks) - 1)  # a row is left to freeze
-    rows, propensities = pilot_draws(ranks, most, rng)
-    answers = yield rows.tolist()
-    return [
-        KnownRow(row, positive, propensity)
-        for row, positive, propensity in zip(
-            rows.tolist(), answers, propensities.tolist(), strict=True
-        )
-    ]
 
 
 def _zone(
@@ -191,28 +177,6 @@ def _wave(audit: FilterAudit, plan: Plan, most: int) -> list[WeightedDraw]:
     while len(draws) < most and audit.can_draw(plan):
         draws.append(audit.draw(plan))
     return draws
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The table before the freeze. scores : (n,). ranks : (n,) 0 the likeliest positive."""
-
-    scores: Floats
-    ranks: Ints
-
-    def forecast(self, known: Sequence[KnownRow]) -> Floats:
-        """(n,) P(positive), from what is known."""
-        read = [row for row in known if row.positive is not None]
-        rows = np.array([row.row for row in read], dtype=np.int64)
-        positive = np.array([row.positive for row in read], dtype=np.bool_)
-        return forecast(self.scores, self.ranks, rows, positive)
-
-    def unlabelled(self, known: Sequence[KnownRow]) -> tuple[Ints, Floats]:
-        """(m,) the other rows, likeliest first, and (m,) their forecast."""
-        p_positive = self.forecast(known)
-        free = np.setdiff1d(np.arange(len(self.ranks)), [row.row for row in known])
-        order = free[np.argsort(-p_positive[free], kind="stable")]
-        return order, p_positive[order]
 
 
 def _mending(audit: FilterAudit) -> Ints:

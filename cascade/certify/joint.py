@@ -148,7 +148,8 @@ class JointLedger:
         widths = np.diff([0, *zones.edges]).astype(np.float64)
         self.open: Floats = np.where(zones.by_proxy | zones.by_asking, widths, 0.0)  # (G, S) rows
         # (C, G, S) what each gambler believes of an open row
-        self.believed = gamblers.beliefs(zones.wrong.ravel()).reshape(-1, *self.open.shape)
+        believed = gamblers.beliefs(zones.wrong.ravel())
+        self.believed = believed.reshape(len(believed), *self.open.shape)
         self.log_belief = np.log(gamblers.PRIOR)  # (C,) up to a constant: who predicted best so far
         self.log_wealth = np.zeros((len(zones.rungs), len(gamblers.SHIFTS)))
         self.highest = np.zeros(len(zones.rungs))

@@ -166,7 +166,8 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         self.settled = self.requests
         self.audits += 1
         self.suspicion.see(wrong)
-        self.gains = (np.asarray(self.gains) + np.log1p(self._odds * loss)).tolist()
+        if wrong:
+            self.gains = (np.asarray(self.gains) + np.log1p(self._odds * loss)).tolist()
         self.highest = max(self.highest, self.evidence)
         self.epoch_weight += 1 / propensity
         if self.audits % EPOCH_AUDITS == 0:

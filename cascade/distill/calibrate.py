@@ -85,8 +85,53 @@ class StackCalibration:
     out_of_fold: Floats
 
 
+@dataclass(frozen=True)
+class _Opinions:
+    """Two opinions on rows where both were given, and the teacher's label.
+
+    small, proxy : (n, L) label probabilities; y : (n,); mass : (n,) what each row stands for.
+    """
+
+    small: Floats
+    proxy: Floats
+    y: Indices
+    mass: Floats
+
+    def __getitem__(self, rows: Bools) -> _Opinions:
+        return _Opinions(self.small[rows], self.proxy[rows], self.y[rows], self.mass[rows])
+
+    def fitted_weights(self) -> Floats:
+        """(2 + L,): weight of each opinion, then each label's bias (conditional logit, ridge)."""
+        opinions = np.stack([floored_log(self.small), floored_log(self.proxy)])  # (2, n, L)
+        n_labels = self.proxy.shape[1]
+        truth, mass = np.eye(n_labels)[self.y], self.mass[:, None]
+
+        def loss(w: Floats) -> tuple[float, Floats]:
+            chance = self.combined(w)
+            surplus = mass * (chance - truth)  # (n, L)
+            value = -(mass * truth * np.log(np.maximum(chance, 1e-12))).sum()
+            slope = np.concatenate([(opinions * surplus).sum(axis=(1, 2)), surplus.sum(axis=0)])
+            return float(value + 0.5 * RIDGE * w @ w), slope + RIDGE * w
+
+        bounds = [RAISES, RAISES, *[EITHER] * n_labels]
+        start = np.append([1.0, 1.0], np.zeros(n_labels))
+        found: Floats = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+        return found
+
+    def combined(self, weights: Floats) -> Floats:
+        """(n, L), the formula of ``Stack.combine`` before there is a stack."""
+        logits = weights[0] * floored_log(self.small) + weights[1] * floored_log(self.proxy)
+        return softmax(logits + weights[2:])
+
+
 def calibrate_proxy(
-    X: Singles, y: Indices, tokens: Indices, answerer: Answerer, *, rng: np.random.Generator
+    X: Singles,
+    y: Indices,
+    tokens: Indices,
+    answerer: Answerer,
+    *,
+    rng: np.random.Generator,
+    weight: Floats | None = None,
 ) -> ProxyCalibration:
     """Fit the agreement model and the novelty gate of a proxy.
 
@@ -94,26 +139,29 @@ def calibrate_proxy(
     ----------
     X : (n, d) unit embeddings; y : (n,) teacher labels; tokens : (n,) text lengths.
     answerer : fitted on the same rows in the same order.
+    weight : (n,) what each row stands for, where they were not drawn alike.
     """
+    mass = np.ones(len(y)) if weight is None else weight
     predicted = answerer.out_of_fold.argmax(axis=1)
     familiarity = _look_across_folds(X, y, predicted, answerer.folds, rng)
     features = proxy_features(answerer.out_of_fold, familiarity, tokens)
-    agreed, weight = predicted == y, answerer.weight
-    calibration = fit_agreement(PROXY_FEATURES, features, agreed, answerer.folds, weight)
+    calibration = fit_agreement(PROXY_FEATURES, features, predicted == y, answerer.folds, mass)
     top = answerer.out_of_fold.max(axis=1)
-    gate = _fit_gate(top, familiarity, weight)
+    gate = _fit_gate(top, familiarity, mass)
     neighbourhood = fit_neighbourhood(X, y, _kept(len(y), rng))
     return ProxyCalibration(calibration, neighbourhood, gate, gate.novel(top, familiarity))
 
 
-def calibrate_stack(small: Floats, y: Indices, answerer: Answerer) -> StackCalibration:
+def calibrate_stack(
+    small: Floats, y: Indices, answerer: Answerer, weight: Floats | None = None
+) -> StackCalibration:
     """Fit the stack of the small LLM and the proxy, and its agreement model.
 
     Parameters
     ----------
     small : (n, L) the small LLM's label probabilities of the rows on which the answerer was
         fitted; a row of NaN where it abstained, whose confidence is then 0.
-    y : (n,) teacher labels.
+    y : (n,) teacher labels. weight : as in ``calibrate_proxy``.
 
     Raises
     ------
@@ -122,7 +170,9 @@ def calibrate_stack(small: Floats, y: Indices, answerer: Answerer) -> StackCalib
     """
     spoke = np.isfinite(small.sum(axis=1))
     check_signal(y[spoke], small.shape[1])
-    heard = _stack_across_folds(small[spoke], y[spoke], answerer, spoke)
+    mass = np.ones(len(y)) if weight is None else weight
+    told = _Opinions(small[spoke], answerer.out_of_fold[spoke], y[spoke], mass[spoke])
+    heard = _stack_across_folds(told, answerer.folds[spoke])
     agreement = heard.agreement
     return StackCalibration(
         stack=heard.stack,
@@ -211,20 +261,15 @@ def _limit(strangeness: Floats, weight: Floats) -> float:
     return float(limit)
 
 
-def _stack_across_folds(
-    small: Floats, y: Indices, answerer: Answerer, spoke: Bools
-) -> StackCalibration:
-    """The stack of the rows on which both opinions were given. small, y : of these rows."""
-    proxy, folds = answerer.out_of_fold[spoke], answerer.folds[spoke]
-    weight = answerer.weight[spoke]
-    stacked = np.empty_like(proxy)
+def _stack_across_folds(told: _Opinions, folds: Indices) -> StackCalibration:
+    stacked = np.empty_like(told.proxy)
     for fold in range(FOLDS):
         held = folds == fold
-        weights = _fit_weights(small[~held], proxy[~held], y[~held], weight[~held])
-        stacked[held] = _combine(weights, small[held], proxy[held])
-    features, agreed = stack_features(stacked, small, proxy), stacked.argmax(axis=1) == y
-    calibration = fit_agreement(STACK_FEATURES, features, agreed, folds, weight)
-    weights = _fit_weights(small, proxy, y, weight)
+        stacked[held] = told[held].combined(told[~held].fitted_weights())
+    features = stack_features(stacked, told.small, told.proxy)
+    agreed = stacked.argmax(axis=1) == told.y
+    calibration = fit_agreement(STACK_FEATURES, features, agreed, folds, told.mass)
+    weights = told.fitted_weights()
     bias = tuple(weights[2:].tolist())
     stack = Stack(float(weights[0]), float(weights[1]), bias, calibration.model)
     return StackCalibration(stack, calibration, stacked)
@@ -267,28 +312,3 @@ def _widen(rows: NDArray[Any], where: Bools) -> NDArray[Any]:
     wide = np.zeros((len(where), *rows.shape[1:]), rows.dtype)
     wide[where] = rows
     return wide
-
-
-def _fit_weights(small: Floats, proxy: Floats, y: Indices, weight: Floats) -> Floats:
-    """(2 + L,): weight of each opinion, then the bias of each label (conditional logit, ridge)."""
-    opinions = np.stack([floored_log(small), floored_log(proxy)])  # (2, n, L)
-    truth, mass = np.eye(proxy.shape[1])[y], weight[:, None]
-
-    def loss(w: Floats) -> tuple[float, Floats]:
-        chance = _combine(w, small, proxy)
-        surplus = mass * (chance - truth)  # (n, L)
-        value = -(mass * truth * np.log(np.maximum(chance, 1e-12))).sum() + 0.5 * RIDGE * w @ w
-        slope = np.concatenate([(opinions * surplus).sum(axis=(1, 2)), surplus.sum(axis=0)])
-        return value, slope + RIDGE * w
-
-    size = 2 + proxy.shape[1]
-    bounds = [RAISES, RAISES, *[EITHER] * proxy.shape[1]]
-    start = np.append([1.0, 1.0], np.zeros(size - 2))
-    found: Floats = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    return found
-
-
-def _combine(weights: Floats, small: Floats, proxy: Floats) -> Floats:
-    """(n, L), the formula of ``Stack.combine`` before there is a stack."""
-    logits = weights[0] * floored_log(small) + weights[1] * floored_log(proxy)
-    return softmax(logits + weights[2:])

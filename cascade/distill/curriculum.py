@@ -150,7 +150,8 @@ class Curriculum:
             return 0.0
         chance = cross_fit(PLAIN, known, stratified_folds(known.y, self._rng))
         right = chance.argmax(axis=1) == known.y
-        return handled_share(chance.max(axis=1), right, known.weight, target)
+        weights = self.sample.weights[: len(self._labels)][np.array(self._labels) >= 0]
+        return handled_share(chance.max(axis=1), right, weights, target)
 
     def _take_uniform(self, upto: int) -> None:
         """Continue the uniform sample until it has so many rows."""
@@ -186,10 +187,9 @@ class Curriculum:
         """The rows whose labels could be read."""
         y = np.array(self._labels, np.int64)
         readable = y >= 0
-        weight = self.sample.weights[: len(y)] if len(y) else np.zeros(0)
         rows = np.array([row for row, _, _ in self._draws[: len(y)]], np.intp)[readable]
         hard = np.eye(self._n_labels)[y[readable]]
-        return TrainingSet(self._X[rows], y[readable], hard, weight[readable])
+        return TrainingSet(self._X[rows], y[readable], hard)
 
     def _chances(self, doubt: Floats, best: NDArray[np.bool_], share: float) -> Floats:
         """(c,) of the next draw; the rows that are taken have none."""

@@ -88,10 +88,14 @@ async def distil(shop: Workshop) -> Distilled:
         len(labels),
         rng=shop.rng(3),
         soft=lessons.soft,
-        sample_weight=lessons.weight,
     )
     proxy = calibrate_proxy(
-        lessons.views.embeddings, lessons.y, lessons.views.tokens, answerer, rng=shop.rng(4)
+        lessons.views.embeddings,
+        lessons.y,
+        lessons.views.tokens,
+        answerer,
+        rng=shop.rng(4),
+        weight=lessons.weight,
     )
     stack = _stack_of(lessons, answerer)
     usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
@@ -125,7 +129,7 @@ def _stack_of(lessons: Lessons, answerer: Answerer) -> StackCalibration | None:
     if lessons.small is None:
         return None
     try:
-        return calibrate_stack(lessons.small, lessons.y, answerer)
+        return calibrate_stack(lessons.small, lessons.y, answerer, lessons.weight)
     except NotEnoughSignal as exc:
         logger.warning("the small tier is left out, its answers teach nothing: %s", exc)
         return None

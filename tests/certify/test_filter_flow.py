@@ -75,20 +75,20 @@ def qualities(answer: NDArray[np.int64], positive: Bools) -> dict[str, float]:
 def test_the_answer_keeps_its_promises(world: World, name: str) -> None:
     """Certified or not: what cannot be proved is answered so that it holds all the same."""
     failures = np.zeros(len(AIMS[name]))
-    for seed in range(20):
-        scores, positive = world(np.random.default_rng(seed), 700)
-        result = found(scores, positive, AIMS[name], 150, seed)
+    for seed in range(8):
+        scores, positive = world(np.random.default_rng(seed), 400)
+        result = found(scores, positive, AIMS[name], 120, seed)
         quality = qualities(result.answer, positive)
         for index, certificate in enumerate(result.certificates):
             if certificate is not None:
                 failures[index] += certificate.bound > quality[certificate.metric] + 1e-9
-    assert np.all(failures <= 5)  # of 20 at delta = .1: more has a chance of 1%
+    assert np.all(failures <= 3)  # of 8 at delta = .1: more has a chance below 1%
 
 
 @pytest.mark.parametrize("name", AIMS)
 def test_every_certificate_proves_itself(name: str) -> None:
     scores, positive = sharp(np.random.default_rng(0), 1_500)
-    result = found(scores, positive, AIMS[name], 400)
+    result = found(scores, positive, AIMS[name], 600)
     metrics = []
     for certificate in result.certificates:
         assert certificate is not None
@@ -279,7 +279,7 @@ def test_ties_are_ranked_by_chance() -> None:
 @pytest.mark.parametrize("name", ["recall", "both"])
 def test_the_teacher_zone_lies_where_yes_and_no_are_mixed(name: str) -> None:
     p_positive = np.concatenate([np.full(300, 0.97), np.full(100, 0.5), np.full(600, 0.005)])
-    zone = teacher_zone(p_positive, AIMS[name], 10, 200)
+    zone = teacher_zone(p_positive, AIMS[name], 10, 300)
     middle = np.arange(zone.start, zone.stop)
     assert len(middle) and np.mean((middle >= 250) & (middle < 450)) > 0.5
 

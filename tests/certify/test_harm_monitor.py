@@ -35,16 +35,15 @@ def drift(rng: np.random.Generator, requests: int) -> np.ndarray:
     return np.where(np.cumsum(wild) <= 0.1 * np.arange(1, requests + 1), wild, 0.0)
 
 
-@pytest.mark.slow
 def test_false_alarms_are_rarer_than_delta() -> None:
     rng = np.random.default_rng(0)
-    alarms = [watch(monitor(), np.full(5_000, 0.1), rng) is not None for _ in range(200)]
-    assert np.mean(alarms) <= 0.05
+    alarms = [watch(monitor(), np.full(4_000, 0.1), rng) is not None for _ in range(40)]
+    assert sum(alarms) <= 6  # the 99% quantile; ``make bench-certificates`` asks a thousand
 
 
 def test_no_false_alarm_under_drift_within_the_limit() -> None:
     rng = np.random.default_rng(1)
-    assert sum(watch(monitor(), drift(rng, 5_000), rng) is not None for _ in range(40)) <= 4
+    assert sum(watch(monitor(), drift(rng, 5_000), rng) is not None for _ in range(25)) <= 4
 
 
 def test_a_jump_is_seen_within_a_few_hundred_audits() -> None:
@@ -168,57 +167,3 @@ def test_wealth_is_kept_when_an_epoch_begins() -> None:
     grown = before.cash + np.asarray(before.stakes) @ (1 + bets * (20 - risk))
     assert watcher.evidence == pytest.approx(grown)
     assert watcher.cash + sum(watcher.stakes) == pytest.approx(grown)
-
-
-# Traps: what the wrong variant would do
-
-
-def waves(rng: np.random.Generator, epochs: int) -> np.ndarray:
-    """Wrong answers that come in waves: in every epoch of 50 the running mean risk is at most .1"""
-    return rng.random(50 * epochs) < np.tile(np.repeat([0.0, 0.2], 25), epochs)
-
-
-def chasing(outcomes: np.ndarray) -> float:
-    """The highest wealth of one who bets only after a recent wrong answer."""
-    log_wealth, highest = 0.0, 0.0
-    for i, wrong in enumerate(outcomes):
-        bet = 1.5 if outcomes[max(i - 8, 0) : i].any() else 0.0
-        log_wealth += np.log1p(bet * (wrong - GUARANTEE.risk))
-        highest = max(highest, log_wealth)
-    return float(np.exp(highest))
-
-
-def test_trap_a_bet_that_follows_the_data_within_an_epoch() -> None:
-    rng, wrong_alarms, alarms = np.random.default_rng(6), 0, 0
-    for _ in range(25):
-        outcomes, watcher = waves(rng, 80), HarmMonitor(GUARANTEE, 1.0, 1.0)
-        for wrong in outcomes:
-            watcher.record(bool(wrong), 1.0)
-        alarms += watcher.alarm
-        wrong_alarms += chasing(outcomes) >= 20
-    assert alarms <= 3 and wrong_alarms >= 20
-
-
-def test_trap_a_cusum_restarts_and_alarms_in_the_end() -> None:
-    rng, wrong_alarms, alarms = np.random.default_rng(7), 0, 0
-    for _ in range(25):
-        watcher, highest = HarmMonitor(GUARANTEE, 0.5, 0.5), 0.0
-        for wrong in rng.random(2_000) < 0.1:
-            watcher.skip(int(rng.geometric(0.5)) - 1)
-            watcher.record(bool(wrong), 0.5)
-            highest = max(highest, *watcher.streaks)
-        alarms += watcher.alarm
-        wrong_alarms += highest >= GUARANTEE.log_bar
-    assert alarms <= 3 and wrong_alarms >= 12
-
-
-def test_trap_failed_audits_that_count_as_right_hide_the_harm() -> None:
-    """The teacher fails where the policy is wrong: on long, odd or broken requests."""
-    rng = np.random.default_rng(8)
-    honest, trusting = monitor(), monitor()
-    for wrong in rng.random(1_500) < 0.25:
-        skipped = int(rng.geometric(0.05)) - 1
-        for watcher, counted in ((honest, wrong), (trusting, False)):
-            watcher.skip(skipped)
-            watcher.record(bool(counted), 0.05)
-    assert honest.alarm and not trusting.alarm and trusting.highest <= 1.0 + 1e-9

@@ -267,8 +267,8 @@ def swapped() -> Plain:
 
 
 def hidden() -> Plain:
-    """All wrong answers lie where only the bold rung lets the small tier's answer stand. The careful
-    one is thought to be bad, so that it is certified late, when most rows were looked at."""
+    """All wrong answers lie where only the bold rung lets the small tier's answer stand. The
+    careful one is thought to be bad, so it is certified late, when most rows were looked at."""
     n, unsure = 200, np.arange(200) % 2 == 0
     zones = REPLACE(plain_zones([0, 0], [200, 200], [0.9, 0.1]), stands_wrong=[0.9, 0.05])
     wrong = unsure & (np.arange(n) % 4 == 0)
@@ -511,6 +511,13 @@ def test_nothing_is_bought_where_nothing_pays(world: World) -> None:
     bold = [Rung({"proxy": 0.01, "small": 0.01}, 1.0)]
     result = lost.run(lost.audit(path=bold))
     assert (result.labels, result.small_asked) == ({}, 0)
+
+
+def test_a_path_that_touches_too_few_rows_to_be_worth_a_label_is_no_error(world: World) -> None:
+    audit = world.audit(path=[Rung({"proxy": 0.999}, 0.01)])
+    result = world.run(audit)
+    assert result.certificate is None and result.labels == {}
+    assert audit.evidence(answered=0).replay().passed == 0
 
 
 def test_rows_that_no_tier_may_answer_are_left_alone(world: World) -> None:

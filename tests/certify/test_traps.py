@@ -29,6 +29,7 @@ from cascade.errors import CertificateError, UsageError
 DELTA = 0.1
 GUARANTEE = Guarantee(0.9, DELTA)
 RISK = GUARANTEE.risk
+RUNS = 30
 
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -146,14 +147,14 @@ def test_trap_errors_found_by_unrecorded_draws_count() -> None:
     wrong[:10] = wrong[100:112] = True  # 22 in the second rung, 20 allowed
 
     def failures(kind: type[Ledger]) -> int:
-        books = [(ledger(kind, [100, 140], wrong, 0.1), Lottery(seed)) for seed in range(40)]
+        books = [(ledger(kind, [100, 140], wrong, 0.1), Lottery(seed)) for seed in range(RUNS)]
         return sum(
             ever_passes_all(book, lottery, wrong, lambda book: int(book.labels >= 90))
             for book, lottery in books
         )
 
-    assert broken(failures(Forgetful), 40)
-    assert held(failures(Ledger), 40)
+    assert broken(failures(Forgetful), RUNS)
+    assert held(failures(Ledger), RUNS)
 
 
 def test_trap_nothing_is_certified_for_free_after_the_freeze() -> None:
@@ -161,7 +162,7 @@ def test_trap_nothing_is_certified_for_free_after_the_freeze() -> None:
 
     def failures(kind: type[Ledger]) -> int:
         count = 0
-        for seed in range(40):
+        for seed in range(RUNS):
             rng = np.random.default_rng(seed)
             audit = TableAudit(np.linspace(0.9, 0.8, 100), guarantee, rng=rng)
             old = audit.ledger
@@ -172,19 +173,19 @@ def test_trap_nothing_is_certified_for_free_after_the_freeze() -> None:
             count += int(wrong[audit.answered()].sum()) > old.budget
         return count
 
-    assert broken(failures(FreeRides), 40)
-    assert held(failures(Ledger), 40)
+    assert broken(failures(FreeRides), RUNS)
+    assert held(failures(Ledger), RUNS)
 
 
 def test_trap_bets_are_fixed_before_the_draw() -> None:
     guarantee, wrong = Guarantee(0.8, DELTA), np.arange(100) < 21  # one too many
 
     def failures(kind: type[Ledger]) -> int:
-        books = [(ledger(kind, [80], wrong, 0.1, guarantee), Lottery(seed)) for seed in range(40)]
+        books = [(ledger(kind, [80], wrong, 0.1, guarantee), Lottery(s)) for s in range(RUNS)]
         return sum(ever_passes_all(book, lottery, wrong, lambda book: 0) for book, lottery in books)
 
-    assert broken(failures(Peeking), 40)
-    assert held(failures(Ledger), 40)
+    assert broken(failures(Peeking), RUNS)
+    assert held(failures(Ledger), RUNS)
 
 
 def test_trap_one_permutation_is_not_uniform_once_the_target_moves() -> None:
@@ -192,14 +193,14 @@ def test_trap_one_permutation_is_not_uniform_once_the_target_moves() -> None:
     wrong[:80] = wrong[125:146] = True  # the first rung is dense and good; 101 in the second, bad
 
     def failures(kind: type[Lottery]) -> int:
-        books = [(ledger(Ledger, [125, 500], wrong, 0.1, guarantee), kind(s)) for s in range(40)]
+        books = [(ledger(Ledger, [125, 500], wrong, 0.1, guarantee), kind(s)) for s in range(RUNS)]
         return sum(
             ever_passes_all(book, lottery, wrong, lambda book: int(book.labels >= 100))
             for book, lottery in books
         )
 
-    assert broken(failures(OnePermutation), 40)
-    assert held(failures(Lottery), 40)
+    assert broken(failures(OnePermutation), RUNS)
+    assert held(failures(Lottery), RUNS)
 
 
 def passes(wrong_of_draws: Bools, prefix: int, rows: int, target: float) -> bool:
@@ -214,7 +215,7 @@ def passes(wrong_of_draws: Bools, prefix: int, rows: int, target: float) -> bool
 def test_trap_sorting_again_breaks_the_histories() -> None:
     """Twenty groups of twenty rows, five wrong in each; the better half is to be answered."""
     failures = {"frozen": 0, "sorted again": 0}
-    for seed in range(60):
+    for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         group, wrong = np.arange(400) // 20, np.arange(400) % 20 < 5
         drawn = rng.permutation(400)[:120]
@@ -224,14 +225,14 @@ def test_trap_sorting_again_breaks_the_histories() -> None:
         for name, order in orders.items():
             inside = np.isin(group[drawn], order[:10])  # holds 50 wrong rows, 40 allowed
             failures[name] += passes(wrong[drawn[inside]], 200, 400, 0.9)
-    assert broken(failures["sorted again"], 60)
-    assert held(failures["frozen"], 60)
+    assert broken(failures["sorted again"], RUNS)
+    assert held(failures["frozen"], RUNS)
 
 
 def test_trap_deciding_again_breaks_the_histories() -> None:
     """The teacher tosses a coin for each row; groups of ten rows get one answer each."""
     failures = {"frozen": 0, "decided again": 0}
-    for seed in range(60):
+    for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         group, truth = np.arange(400) // 10, rng.permutation(400) < 200
         drawn = rng.permutation(400)[:120]
@@ -240,8 +241,8 @@ def test_trap_deciding_again_breaks_the_histories() -> None:
             wrong = answer[group] != truth
             left = int(wrong.sum()) > 160  # 40% are allowed
             failures[name] += left and passes(wrong[drawn], 400, 400, 0.6)
-    assert broken(failures["decided again"], 60)
-    assert held(failures["frozen"], 60)
+    assert broken(failures["decided again"], RUNS)
+    assert held(failures["frozen"], RUNS)
 
 
 def test_trap_labels_in_the_order_of_arrival() -> None:
@@ -358,7 +359,7 @@ def test_trap_bets_that_follow_the_requests() -> None:
     following = np.where(risks > RISK, 0.2, 0.0)
     assert broken(ever_reached(np.log1p(following * (X - RISK))), 100)
     assert held(ever_reached(np.log1p(0.1 * (X - RISK))), 100)
-    assert held(alarms(risks, 0.2, 40, seed=5), 40)
+    assert held(alarms(risks, 0.2, RUNS, seed=5), RUNS)
 
 
 def test_trap_bets_far_above_the_audit_rate_see_no_harm() -> None:
@@ -378,10 +379,14 @@ def test_trap_a_wealth_that_starts_again_at_one() -> None:
         highest = np.maximum(highest, wealth)
     assert broken(int((highest >= GUARANTEE.log_bar).sum()), 60)
     assert held(ever_reached(factors), 60)
-    assert held(alarms(np.full(10_000, RISK), 0.05, 40, seed=7), 40)
+    assert held(alarms(np.full(6_000, RISK), 0.05, RUNS, seed=7), RUNS)
 
 
 def test_trap_a_failed_audit_is_no_right_answer() -> None:
-    """Wrong on 30%; on most of those rows the teacher fails too, and somebody writes X = 0."""
-    assert alarms(np.full(4_000, 0.3), 0.1, 10, seed=8) == 10
-    assert alarms(np.full(4_000, 0.08), 0.1, 10, seed=8) <= 2
+    """Wrong on 25%, on long, odd or broken requests: there the teacher fails as well."""
+    honest, trusting = HarmMonitor(GUARANTEE, 0.05, 0.05), HarmMonitor(GUARANTEE, 0.05, 0.05)
+    for wrong in np.random.default_rng(8).random(1_500) < 0.25:
+        for monitor, counted in ((honest, bool(wrong)), (trusting, False)):
+            monitor.skip(19)
+            monitor.record(counted, 0.05)
+    assert honest.alarm and not trusting.alarm and trusting.highest <= 1.0 + 1e-9

@@ -111,7 +111,7 @@ def test_the_gate_expects_as_few_neighbours_as_serving_has() -> None:
     rng = np.random.default_rng(8)
     world, fresh = World.draw(rng, 4 * MOST_ROWS, 2), World.draw(rng, 4_000, 2)
     folds = stratified_folds(world.y, rng)
-    answerer = Answerer(None, 2, world.small, folds, np.ones(len(folds)), "")  # type: ignore[arg-type]
+    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
     proxy = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng)
     promised = proxy.gate.distance
     seen = proxy.neighbourhood.look(fresh.X, fresh.y)
@@ -194,6 +194,6 @@ def test_only_so_many_rows_are_kept() -> None:
     rng = np.random.default_rng(6)
     world = World.draw(rng, MOST_ROWS + 50, 2)
     folds = stratified_folds(world.y, rng)
-    answerer = Answerer(None, 2, world.small, folds, np.ones(len(folds)), "")  # type: ignore[arg-type]
+    answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
     kept = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng).neighbourhood
     assert kept.rows.shape == (MOST_ROWS, DIM) and kept.labels.shape == (MOST_ROWS,)

@@ -88,16 +88,6 @@ def test_a_stated_label_counts_where_its_probability_got_lost() -> None:
     assert (answerer.out_of_fold.argmax(axis=1) == y).mean() > 0.9
 
 
-def test_a_weightless_row_teaches_nothing() -> None:
-    rng = np.random.default_rng(6)
-    y = rng.integers(0, 2, 200)
-    X = clusters(rng, y)
-    wrong = np.concatenate([y, 1 - y])
-    weight = np.concatenate([np.ones(200), np.full(200, 1e-9)])
-    answerer = fit_answerer(np.vstack([X, X]), wrong, 2, rng=rng, sample_weight=weight)
-    assert (answerer.probabilities(X).argmax(axis=1) == y).mean() > 0.95
-
-
 def test_trees_are_kept_only_where_they_are_better() -> None:
     rng = np.random.default_rng(7)
     X = clusters(rng, np.zeros(600, np.int64), dim=6)
@@ -155,7 +145,7 @@ def test_the_served_model_is_no_surer_than_those_that_were_calibrated() -> None:
     rng = np.random.default_rng(12)
     X = clusters(rng, np.zeros(600, np.int64), dim=64)
     y = (X[:, 0] + 0.1 * rng.normal(size=600) > 0).astype(np.int64)
-    rows = TrainingSet(X[:200], y[:200], np.eye(2)[y[:200]], np.ones(200))
+    rows = TrainingSet(X[:200], y[:200], np.eye(2)[y[:200]])
     learner = LinearLearner(1.0)
 
     def sureness(classifier: Classifier) -> float:

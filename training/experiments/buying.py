@@ -112,10 +112,10 @@ def measure(
     """Figures of one proxy; none could be fitted: NaN but for the positives found."""
     X, y, words = table.X[bought.rows], table.y[bought.rows], table.words[bought.rows]
     try:
-        answerer = fit_answerer(X, y, 2, rng=rng, sample_weight=bought.weight)
+        answerer = fit_answerer(X, y, 2, rng=rng)
     except NotEnoughSignal:
         return {"positives": float(y.sum()), "fitted": 0.0}
-    proxy = calibrate_proxy(X, y, words, answerer, rng=rng)
+    proxy = calibrate_proxy(X, y, words, answerer, rng=rng, weight=bought.weight)
     chances = answerer.probabilities(table.X[test])
     said, truth = chances.argmax(axis=1), table.y[test]
     looks = proxy.neighbourhood.look(table.X[test], said)

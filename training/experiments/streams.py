@@ -44,25 +44,18 @@ class Shift:
 
 SHIFTS = (
     Shift("none", lambda policy, limit: (policy.home, policy.home)),
-    Shift("none, at the limit", lambda policy, limit: (_limit(policy, limit),) * 2),
+    Shift("none, at the limit", lambda policy, limit: (policy.at_risk(limit),) * 2),
     Shift("rare label x5", lambda policy, limit: (policy.home, policy.rare)),
     Shift("another topic", lambda policy, limit: (policy.home, policy.elsewhere)),
-    Shift("teacher changed", lambda policy, limit: (policy.home, _contrary(policy, 0.0))),
-    Shift(
-        "the same, from the limit",
-        lambda policy, limit: (_limit(policy, limit), _contrary(policy, limit)),
-    ),
+    Shift("jump from home", lambda policy, limit: _jump(policy, policy.risk)),
+    Shift("jump from half the limit", lambda policy, limit: _jump(policy, limit / 2)),
+    Shift("jump from the limit", lambda policy, limit: _jump(policy, limit)),
 )
 
 
-def _limit(policy: Policy, limit: float) -> World:
-    return policy.home.at_risk(limit, policy.thresholds[-1])
-
-
-def _contrary(policy: Policy, least: float) -> World:
-    """Ten points more risk than at home, or than ``least``."""
-    certified = policy.thresholds[-1]
-    return policy.home.at_risk(max(policy.home.risk(certified), least) + JUMP, certified)
+def _jump(policy: Policy, risk: float) -> tuple[World, World]:
+    """A teacher who contradicts so often, and then ten points more often."""
+    return policy.at_risk(risk), policy.at_risk(risk + JUMP)
 
 
 @dataclass(frozen=True)

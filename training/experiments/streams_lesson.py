@@ -64,6 +64,8 @@ class World:
     def at_risk(self, risk: float, threshold: float) -> World:
         """The same with a teacher so changed that the risk at a threshold becomes ``risk``."""
         now, below = self.risk(threshold), self.share(threshold)
+        if risk < now:
+            return replace(self, p_wrong=self.p_wrong * risk / now)
         return self.flipped(float(np.clip((risk - now) / (below - 2 * now), 0.0, 1.0)))
 
 
@@ -76,6 +78,15 @@ class Policy:
     home: World
     rare: World
     elsewhere: World
+
+    @property
+    def risk(self) -> float:
+        """Of the certified rung, at home."""
+        return self.home.risk(self.thresholds[-1])
+
+    def at_risk(self, risk: float) -> World:
+        """Home with a teacher so changed that the certified rung has this risk."""
+        return self.home.at_risk(risk, self.thresholds[-1])
 
 
 def load(folder: Path) -> list[Data]:
