@@ -51,7 +51,11 @@ class Source(Strict, frozen=True):
 
 
 class Labels(Strict, frozen=True):
-    """How many teacher labels to buy for each purpose."""
+    """How many teacher labels to buy for each purpose.
+
+    train : at most; fewer where the next one would save less than it costs over
+        ``expected_requests``. certify, evaluate : uniform draws.
+    """
 
     train: Count = 400
     certify: Count = 300

@@ -26,7 +26,9 @@ Floats = NDArray[np.float64]
 BY_TEACHER = ""
 """Instead of a label, where a rung leaves a request to the teacher."""
 
-SURE = 0.95  # predicted chance that the first rung passes: where it fails, none is reached
+DOUBT = 1.5  # a path begins where it would pass even if so much more were wrong than predicted
+AS_LIKELY = 0.01  # a chance to pass that is lower by no more than that is as good
+PLACES = 60  # at which the beginning is sought
 
 
 def conditional_path(
@@ -39,8 +41,9 @@ def conditional_path(
 ) -> list[Rung]:
     """A path of one tier for ``certify_answers``, from training rows, before the first draw.
 
-    From the first rung that will probably pass with so many draws (a most careful one answers too
-    few of them) to one whose predicted risk, among the answered, is a little beyond the limit.
+    From the boldest rung that will hardly fail (a more careful one answers so few draws that one
+    wrong answer stops the path) to one whose predicted risk, among the answered, is a little beyond
+    the limit.
 
     Parameters
     ----------
@@ -49,29 +52,30 @@ def conditional_path(
 
     >>> path = conditional_path(np.linspace(0.5, 1, 101), Guarantee(0.9, 0.1), 400, rungs=5)
     >>> [(round(rung.thresholds["proxy"], 2), round(rung.share, 2)) for rung in path]
-    [(0.96, 0.1), (0.91, 0.2), (0.85, 0.31), (0.8, 0.41), (0.74, 0.51)]
+    [(0.98, 0.06), (0.92, 0.17), (0.86, 0.29), (0.8, 0.4), (0.74, 0.51)]
     """
     surest = np.sort(p_agree)[::-1]
     risk = np.cumsum(1 - surest) / np.arange(1, len(surest) + 1)
     last = max(int(np.searchsorted(risk, BEYOND * guarantee.risk, side="right")), 1)
-    sizes = np.unique(np.linspace(0, last, rungs + 1).astype(np.int64)[1:])
-    sizes = sizes[sizes > 0]
-    first = _first_to_pass(draws * sizes / len(surest), risk[sizes - 1], guarantee)
-    thresholds = dict.fromkeys(float(surest[size - 1]) for size in sizes[first:])  # no ties
+    places = np.unique(np.linspace(1, last, PLACES).astype(np.int64))
+    first = places[_beginning(draws * places / len(surest), risk[places - 1], guarantee)]
+    sizes = np.unique(np.linspace(first, last, rungs).astype(np.int64))
+    thresholds = dict.fromkeys(float(surest[size - 1]) for size in sizes)  # no ties
     return [Rung({tier: at}, float(np.mean(p_agree >= at))) for at in thresholds]
 
 
-def _first_to_pass(draws: Floats, risks: Floats, guarantee: Guarantee) -> int:
-    """The first rung that passes with probability ``SURE``, else the likeliest one.
+def _beginning(draws: Floats, risks: Floats, guarantee: Guarantee) -> int:
+    """The boldest rung that is as likely to pass as any, if it is ``DOUBT`` times as often wrong.
 
     draws, risks : (G,) as predicted, of each rung.
     """
-    chances = []
-    for count, risk in zip(draws.astype(np.int64).tolist(), risks, strict=True):
+    chances = np.zeros(len(draws))
+    for place, (count, risk) in enumerate(zip(draws.astype(np.int64).tolist(), risks, strict=True)):
         allowed = allowed_wrong(count, guarantee.risk, guarantee.delta) if count else -1
-        passing = binomial_cdf(count, float(np.clip(risk, 1e-9, 1 - 1e-9)))[max(allowed, 0)]
-        chances.append(passing if allowed >= 0 else 0.0)
-    return int(np.argmax(np.array(chances) >= min(SURE, max(chances))))
+        if allowed >= 0:
+            doubted = float(np.clip(DOUBT * risk, 1e-9, 1 - 1e-9))
+            chances[place] = binomial_cdf(count, doubted)[allowed]
+    return int(np.flatnonzero(chances >= chances.max() - AS_LIKELY)[-1])
 
 
 def plan_classes(
@@ -88,19 +92,20 @@ def plan_classes(
     answers : (m, G) what each rung answers to *training* rows, ``BY_TEACHER`` where it escalates.
         From the audit's own draws the choice would not be valid.
     p_agree : (m,) calibrated P(the teacher agrees) with those answers, out of sample.
-    rungs : G policies, most conservative first.
+    rungs : G policies, most conservative first. A class has but its share of the draws and of
+        delta: a ``conditional_path`` for these begins carefully enough.
     draws : requests that will be drawn for the audit.
 
     Returns
     -------
-    label -> its path: the rungs from the first one that will probably pass on, each with the share
+    label -> its path: the rungs from the boldest one that will hardly fail on, each with the share
     of requests that it answers with the label. Labels left out always escalate.
 
     >>> answers = np.array([["yes", "yes"], ["", "yes"], ["", "no"], ["", ""]])
     >>> path = [Rung({"proxy": 0.9}, 0.25), Rung({"proxy": 0.6}, 0.75)]
     >>> plan = plan_classes(answers, np.array([1, 1, 0.7, 0.6]), path, Guarantee(0.9, 0.1), 100)
     >>> [(label, [rung.share for rung in rungs]) for label, rungs in plan.items()]
-    [('yes', [0.25, 0.5])]
+    [('yes', [0.5])]
     """
     labels = [str(label) for label in np.unique(answers) if label != BY_TEACHER]
     shares = {label: (answers == label).mean(axis=0) for label in labels}  # (G,) each
@@ -113,7 +118,7 @@ def plan_classes(
         plan[label] = [
             msgspec.structs.replace(rung, share=float(share))
             for rung, share in zip(rungs, shares[label], strict=True)
-        ][_first_to_pass(draws * shares[label], risks, share_of_delta) :]
+        ][_beginning(draws * shares[label], risks, share_of_delta) :]
     return plan
 
 

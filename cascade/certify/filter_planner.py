@@ -15,7 +15,15 @@ import numpy as np
 from cascade.certify.aims import Aim, Precision, Recall
 from cascade.certify.filter_audit import Book, FilterAudit
 from cascade.certify.pilot import fit_platt
-from cascade.certify.weighted import SAFEST, Floats, Ints, Plan, fastest_bets
+from cascade.certify.weighted import (
+    Floats,
+    Ints,
+    Plan,
+    WeightedLedger,
+    fastest_bets,
+    gains,
+    outcomes,
+)
 
 OVERSHOOT = 0.7  # a wealth jumps past the bar; mean excess, in nats
 UNIFORM = (0.4, 0.6, 0.8, 0.95)  # of the draws in a zone; the rest by the root of the forecast
@@ -65,7 +73,7 @@ def _bargain(book: Book, p_positive: Floats, labels_left: int, worth: int) -> tu
     p_event = book.aim.p_event(p_positive)
     unlabelled = ledger.unlabelled.astype(np.float64)
     mixes = _mixes(ledger.values, unlabelled, p_event)  # (K, G, C)
-    speed = _speed(ledger.values, ledger.owed, unlabelled, mixes, p_event)  # (K, G)
+    speed = _speed(ledger, mixes, p_event)  # (K, G)
     fastest = np.argmax(speed, axis=0)
     rungs = np.arange(len(ledger.owed))
     short = np.maximum(book.aim.guarantee.log_bar - ledger.now + OVERSHOOT, 0.0)
@@ -108,16 +116,12 @@ def _normal(weights: Floats) -> Floats:
     return np.asarray(weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
 
 
-def _speed(
-    values: Floats, owed: Floats, unlabelled: Floats, mixes: Floats, p_event: Floats
-) -> Floats:
+def _speed(ledger: WeightedLedger, mixes: Floats, p_event: Floats) -> Floats:
     """(K, G) expected log wealth a draw, at the best bet, if the forecast is right."""
-    worth = np.divide(unlabelled, mixes, out=np.zeros_like(mixes), where=mixes > 0) * values
-    hits = mixes * p_event
-    bets = fastest_bets(owed, worth, hits)
-    hit = np.log1p(bets[:, :, None] * (owed[:, None] - worth))
-    miss = np.log1p(np.maximum(bets * owed, -SAFEST))
-    return np.asarray((hits * hit).sum(axis=2) + (1 - hits.sum(axis=2)) * miss)
+    won = gains(ledger.values, ledger.owed, ledger.unlabelled, mixes, p_event)
+    chances = outcomes(mixes, p_event)
+    bets = fastest_bets(won, chances)
+    return np.asarray((chances * np.log1p(bets[..., None, None] * won)).sum(axis=(-2, -1)))
 
 
 def teacher_zone(p_positive: Floats, aims: Sequence[Aim], known_positive: int, labels: int) -> Zone:

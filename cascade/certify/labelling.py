@@ -19,7 +19,7 @@ from cascade.certify.audit import FREE_BELOW, TableAudit, audit_table
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate
 from cascade.certify.claim import Guarantee
-from cascade.certify.pilot import calibrate, pilot_rows, pilot_size
+from cascade.certify.pilot import FIRST, calibrate, pilot_rows, pilot_size, wrong_at_worst
 from cascade.certify.planner import Prices
 from cascade.errors import UnreadableAnswer, UsageError
 
@@ -94,9 +94,8 @@ def certify_table(
         raise UsageError("scores are one number in [0, 1] a row: rescale them, fill the gaps")
     teacher = Teacher(oracle, workers)
     budget = len(scores) if label_budget is None else label_budget
-    pilot = pilot_rows(scores, min(pilot_size(len(scores)), budget), rng)
-    teacher.ask(pilot)
-    positive, p_agree = decide(scores, teacher.readable(pilot))
+    positive, p_agree = look(scores, teacher, guarantee, min(pilot_size(len(scores)), budget), rng)
+    pilot = tuple(teacher.labels)
     audit = TableAudit(p_agree, guarantee, rng=rng, prices=prices, known=pilot)
     result = audit_table(
         audit,
@@ -112,6 +111,23 @@ def certify_table(
     answers = positive.astype(np.int64)
     answers[list(teacher.labels)] = list(teacher.labels.values())
     return LabelledTable(answers, by_teacher, bought, result.certificate)
+
+
+def look(
+    scores: Floats, teacher: Teacher, guarantee: Guarantee, labels: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Label a pilot of at most so many rows; what ``decide`` makes of it.
+
+    The pilot ends early where even a pessimist expects that the proxy may answer every row: better
+    answers and a better order cost labels, and there would be nothing left to win with them.
+    """
+    teacher.ask(pilot_rows(scores, min(labels, FIRST), rng))
+    positive, p_agree = decide(scores, teacher.readable(teacher.labels))
+    if labels <= FIRST or wrong_at_worst(p_agree) <= guarantee.risk:
+        return positive, p_agree
+    unseen = np.delete(np.arange(len(scores)), list(teacher.labels))
+    teacher.ask(unseen[pilot_rows(scores[unseen], labels - len(teacher.labels), rng)])
+    return decide(scores, teacher.readable(teacher.labels))
 
 
 def decide(scores: Floats, pilot: dict[int, int]) -> tuple[NDArray[np.bool_], Floats]:

@@ -40,9 +40,10 @@ EPOCH_AUDITS = 50  # the wealth is divided anew every so many audits
 CAUTION = 100.0  # the larger, the less is staked while nothing points to harm
 SAFEST = 0.9  # share of the largest bet that keeps a wealth positive
 SOON = 5.0  # evidence at which tightening one rung is cheap insurance
-UNEASY = 2.0  # streak of some gambler, a log wealth, at which to look closer
-CLOSER = 10.0  # times the usual audit rate while there is reason to look closer
+UNEASY = 2.5  # streak of some gambler, a log wealth, at which to look closer
+CLOSER = 20.0  # times the usual audit rate while there is reason to look closer
 RICH = 50.0  # log wealth beyond which more says nothing, and exp would overflow
+MOST = math.exp(RICH)
 HALVINGS = 40
 
 
@@ -95,7 +96,7 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     roots: int = 0
     root_sum: float = 0.0
     suspicion: Suspicion = msgspec.field(
-        default_factory=lambda: Suspicion(rise=0.1, bar=3.0, memory=500)
+        default_factory=lambda: Suspicion(rise=0.1, bar=5.0, memory=2_000)
     )
 
     def __post_init__(self) -> None:
@@ -107,8 +108,8 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def evidence(self) -> float:
         """Wealth against "no harm" now: the cash and every gambler's stake."""
-        silent = np.exp(self._silent_logs(np.asarray(self.bets)))
-        return self.cash + float(np.asarray(self.stakes) @ silent)
+        logs = zip(self.stakes, self._silent_logs(), strict=True)
+        return self.cash + sum(stake * math.exp(silent) for stake, silent in logs)
 
     @property
     def alarm(self) -> bool:
@@ -135,8 +136,8 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
 
         The surer the policy, the rarer the audit: the variance is least for the square root
         (Neyman 1934). Updates the running mean that keeps the mean near ``rate``. While the
-        monitor is uneasy, or somebody else has reason to look ``closer``, audits are ten times as
-        frequent: any propensity is valid that is chosen before the draw.
+        monitor is uneasy, or somebody else has reason to look ``closer``, audits are twenty times
+        as frequent: any propensity is valid that is chosen before the draw.
         """
         root = math.sqrt(min(max(p_wrong, 0.0), 1.0))
         self.roots += 1
@@ -153,15 +154,12 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
         """An audited request: X = wrong / propensity, the propensity as logged before the audit."""
         if not self.floor <= propensity <= 1:
             raise UsageError(f"a propensity lies in [{self.floor}, 1], not {propensity}")
-        bets, loss = np.asarray(self.bets), wrong / propensity
-        silent = self._silent_logs(bets)
-        won = np.log1p(bets * (loss - self.guarantee.risk))
-        self.stakes = np.minimum(
-            np.asarray(self.stakes) * np.exp(silent + won), math.exp(RICH)
-        ).tolist()
-        self.streaks = np.clip(
-            np.maximum(np.asarray(self.streaks) + silent, 0.0) + won, 0.0, RICH
-        ).tolist()
+        loss = wrong / propensity
+        for k, silent in enumerate(self._silent_logs()):
+            won = math.log1p(self.bets[k] * (loss - self.guarantee.risk))
+            self.stakes[k] = min(self.stakes[k] * math.exp(silent + won), MOST)
+            streak = max(self.streaks[k] + silent, 0.0) + won
+            self.streaks[k] = min(max(streak, 0.0), RICH)
         self.requests += 1
         self.settled = self.requests
         self.audits += 1
@@ -206,10 +204,10 @@ class HarmMonitor(msgspec.Struct, forbid_unknown_fields=True):
     def _safe_bets(self, rate: float) -> Floats:
         return np.minimum(rate * np.array(BET_FACTORS), SAFEST / self.guarantee.risk)
 
-    def _silent_logs(self, bets: Floats) -> Floats:
-        """Log factors of the requests since the last audit."""
+    def _silent_logs(self) -> list[float]:
+        """Each gambler's log factor for the requests since the last audit."""
         silent = self.requests - self.settled
-        return np.asarray(silent * np.log1p(-bets * self.guarantee.risk))
+        return [silent * math.log1p(-bet * self.guarantee.risk) for bet in self.bets]
 
     @property
     def _odds(self) -> Floats:

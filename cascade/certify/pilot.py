@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 EDGE = 1e-6  # scores of exactly 0 and 1 have no logit
 STEPS = 30  # of Newton's method, damped: converges in about 8
 LEAST, MOST = 12, 250  # pilot labels
+FIRST = 45  # of them; then a look whether more could be of any use
+PESSIMISM = np.e  # the pessimist thinks the odds of being wrong so many times as large
 
 
 def pilot_size(rows: int) -> int:
@@ -35,6 +37,16 @@ def pilot_rows(scores: Floats, labels: int, rng: np.random.Generator) -> NDArray
     uniform = rng.choice(rows, min(labels // 2, rows), replace=False)
     ranks = np.linspace(0, rows - 1, min(labels - labels // 2, rows)).astype(np.int64)
     return np.union1d(uniform, np.argsort(scores, kind="stable")[ranks])
+
+
+def wrong_at_worst(p_agree: Floats) -> float:
+    """Share of wrong answers that a pessimist expects where (n,) P(agree) is forecast.
+
+    >>> round(wrong_at_worst(np.array([0.99, 0.9])), 3)
+    0.129
+    """
+    odds = PESSIMISM * (1 - p_agree) / np.maximum(p_agree, EDGE)
+    return float(np.mean(odds / (1 + odds)))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Watch(msgspec.Struct, forbid_unknown_fields=True):
     falls: int = 0
     steps: list[Step] = msgspec.field(default_factory=list)
     novelty: Suspicion = msgspec.field(
-        default_factory=lambda: Suspicion(rise=0.05, bar=12.0, memory=20_000)
+        default_factory=lambda: Suspicion(rise=0.05, bar=12.0, memory=10_000)
     )
 
     @property

@@ -6,13 +6,15 @@ least ``owed``. Positive values are harm that a claim allows little of, negative
 
 Why it is valid. Before each draw somebody who knows only earlier answers names a chance for every
 cell; inside a cell the draw is uniform over its unlabelled rows, so row i has the propensity
-q_i = chance / unlabelled. Let Z = v_i * event_i / q_i. Its expectation is the sum of ``v * event``
-over the unlabelled rows of all cells with a chance. Cells without one may hold help only (else
-the rung does not play), so under the null that is at least ``owed``, and the wealth
-``W *= 1 + bet * (owed - Z)`` is a nonnegative supermartingale as long as the bet, fixed before the
-draw, is at most 1 / (largest possible Z - owed) [1]_ [2]_. It ever reaches 1/delta with
-probability at most delta [3]_. An answer then moves from the unknown to the known:
-``owed -= v * event``. This happens at *every* rung, whether it played or not.
+q_i = chance / unlabelled. They also name a forecast p of each cell's share of events, right or not.
+Let Z = E + v_i * (event_i - p_i) / q_i, where E is the sum of ``v * p`` over the unlabelled rows
+of all cells with a chance. Whatever p is, the expectation of Z is the sum of ``v * event`` over
+those rows (a control variate: the better p, the smaller the variance of Z [2]_). Cells without a
+chance may hold help only (else the rung does not play), so under the null that is at least
+``owed``, and the wealth ``W *= 1 + bet * (owed - Z)`` is a nonnegative supermartingale as long as
+the bet, fixed before the draw, is at most 1 / (largest possible Z - owed) [1]_ [2]_. It ever
+reaches 1/delta with probability at most delta [3]_. An answer then moves from the unknown to the
+known: ``owed -= v * event``. This happens at *every* rung, whether it played or not.
 
 References
 ----------
@@ -128,62 +130,88 @@ class WeightedLedger:
         """(G,) nulls that say of the unlabelled rows more than all of them could hold."""
         return np.asarray(self.harm @ self.unlabelled < self.owed)
 
+    def gains(self, chances: Floats, p_event: Floats) -> Floats:
+        """(G, 2, C) owed - Z if the next draw falls into a cell and is no event, or is one.
+
+        0 where no draw can fall.
+        """
+        return gains(self.values, self.owed, self.unlabelled, chances, p_event)
+
     def bets(self, chances: Floats, p_event: Floats) -> Floats:
         """(G, gamblers) the bets that grow fastest if the forecast is right, or off by a factor.
 
         chances, p_event : (C,) of the next draw; the forecast share of events among the unlabelled.
         """
-        worth = inverse_propensity(self.unlabelled, chances) * self.values
         factors = np.where(self.values[:, None] > 0, np.asarray(DOUBTS)[:, None], 1.0)
-        hits = np.minimum(chances * p_event * factors, chances)  # (G, gamblers, C)
-        bets = fastest_bets(self.owed[:, None], worth[:, None], hits)
+        bets = fastest_bets(
+            self.gains(chances, p_event)[:, None],
+            outcomes(chances, np.minimum(p_event * factors, 1.0)),  # (G, gamblers, 2, C)
+        )
         hidden = self.harm @ np.where(chances > 0, 0, self.unlabelled) > 0
         return np.asarray(np.where(hidden[:, None], 0.0, bets))
 
     def record(self, cell: int, event: bool | None, chances: Floats, p_event: Floats) -> None:
         """Settle a draw at every rung. event : None counts as the worse of the two everywhere."""
         column = self.values[:, cell]
-        value = np.maximum(column, 0.0) if event is None else column * event
-        gain = self.owed - value * self.unlabelled[cell] / chances[cell]
-        self.log_wealth += np.log1p(self.bets(chances, p_event) * gain[:, None])
+        happened = column > 0 if event is None else np.full(len(column), event)
+        bets = self.bets(chances, p_event)
+        gain = self.gains(chances, p_event)[np.arange(len(column)), happened.astype(int), cell]
+        self.log_wealth += np.log1p(bets * gain[:, None])
         self.highest = np.maximum(self.highest, self.now)
-        self.owed = self.owed - value
+        self.owed = self.owed - column * happened
         self.unlabelled[cell] -= 1
 
 
-def fastest_bets(owed: Floats, worth: Floats, hits: Floats) -> Floats:
-    """Kelly's bets [1]_ on "the mean is at least owed", within what keeps a wealth positive.
+def gains(
+    values: Floats, owed: Floats, unlabelled: Ints, chances: Floats, p_event: Floats
+) -> Floats:
+    """(..., G, 2, C) owed - Z of every outcome; see ``WeightedLedger.gains``.
+
+    values : (G, C). owed : (G,). chances : (..., 1 or G, C). unlabelled, p_event : (C,).
+    """
+    worth = inverse_propensity(unlabelled, chances) * values
+    expected = ((chances > 0) * unlabelled * p_event * values).sum(axis=-1)
+    surprise = np.stack([-p_event * worth, (1 - p_event) * worth], axis=-2)
+    possible = (chances > 0)[..., None, :]
+    return np.asarray(np.where(possible, (owed - expected)[..., None, None] - surprise, 0.0))
+
+
+def outcomes(chances: Floats, p_event: Floats) -> Floats:
+    """(..., 2, C) probability of no event and of an event in each cell."""
+    return np.stack([chances * (1 - p_event), chances * p_event], axis=-2)
+
+
+def fastest_bets(gains: Floats, probabilities: Floats) -> Floats:
+    """Kelly's bets [1]_ within what keeps a wealth positive whatever happens.
 
     Newton's method on the expected log wealth, which is concave in the bet.
 
     Parameters
     ----------
-    owed : (...,). worth : (..., C) what an event in each cell counts. hits : (..., C) its chance.
+    gains, probabilities : (..., 2, C) of every outcome, to a bet of 1.
 
     References
     ----------
     .. [1] Kelly (1956), A new interpretation of information rate.
 
-    >>> fastest_bets(np.array([20.0]), np.array([[100.0]]), np.array([[0.1]])).round(5).tolist()
+    >>> fastest_bets(np.array([[[20.0], [-80.0]]]), np.array([[[0.9], [0.1]]])).round(5).tolist()
     [0.00625]
     """
-    cap = SAFEST / np.maximum(worth.max(axis=-1) - owed, 1.0)
-    misses = 1 - hits.sum(axis=-1)
-    gain = owed[..., None] - worth
-    bets = np.zeros(np.broadcast_shapes(owed.shape, misses.shape))
+    cap = SAFEST / np.maximum(-gains.min(axis=(-2, -1)), 1.0)
+    bets = np.zeros(np.broadcast_shapes(gains.shape, probabilities.shape)[:-2])
     for _ in range(STEPS):
-        hit, miss = gain / (1 + bets[..., None] * gain), owed / (1 + bets * owed)
-        slope = (hits * hit).sum(axis=-1) + misses * miss
-        curve = (hits * hit**2).sum(axis=-1) + misses * miss**2
+        returns = gains / (1 + bets[..., None, None] * gains)
+        slope = (probabilities * returns).sum(axis=(-2, -1))
+        curve = (probabilities * returns**2).sum(axis=(-2, -1))
         bets = np.clip(bets + slope / np.maximum(curve, 1e-12), 0.0, cap)
     return bets
 
 
 def inverse_propensity(unlabelled: Ints, chances: Floats) -> Floats:
-    """(C,) 1 / q of a row in each cell; 0 where none can be drawn.
+    """1 / q of a row in each cell, the shape of ``chances``; 0 where none can be drawn.
 
     >>> inverse_propensity(np.array([10, 10, 0]), np.array([0.8, 0.2, 0.0])).tolist()
     [12.5, 50.0, 0.0]
     """
-    nothing = np.zeros(len(chances))
+    nothing = np.zeros(chances.shape)
     return np.asarray(np.divide(unlabelled, chances, out=nothing, where=chances > 0))

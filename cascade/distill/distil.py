@@ -62,6 +62,11 @@ class Lessons:
     unreadable: int
     newest: float
 
+    @property
+    def traffic(self) -> NDArray[np.intp]:
+        """Rows as often as they weigh: together they look like the texts to come."""
+        return representative(self.weight)
+
 
 @dataclass(frozen=True)
 class Distilled:
@@ -99,7 +104,7 @@ async def distil(shop: Workshop) -> Distilled:
     )
     stack = _stack_of(lessons, answerer)
     usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
-    rows = representative(lessons.weight)
+    rows = lessons.traffic
     path = build_path(
         np.where(usual, proxy.agreement.out_of_fold, 0.0)[rows],
         None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0)[rows],
@@ -179,9 +184,9 @@ def _report(
     parity: Parity,
 ) -> DistillReport:
     names = shop.bench.task.labels
-    said = [names[label] for label in lessons.y]
+    said, rows = [names[label] for label in lessons.y], lessons.traffic
     guessed = [names[label] for label in answerer.out_of_fold.argmax(axis=1)]
-    bins = reliability_bins(proxy.agreement.out_of_fold, proxy.agreement.agreed)
+    bins = reliability_bins(proxy.agreement.out_of_fold[rows], proxy.agreement.agreed[rows])
     metrics = {
         "unreadable_labels": float(lessons.unreadable),
         "effective_labels": float(lessons.weight.sum() ** 2 / (lessons.weight**2).sum()),
@@ -190,15 +195,15 @@ def _report(
     }
     if stack is not None and lessons.small is not None:
         raw = np.nan_to_num(lessons.small).argmax(axis=1)
-        metrics["small_agreement_raw"] = float((raw == lessons.y).mean())
-        metrics["small_agreement_stacked"] = float(stack.agreement.agreed.mean())
+        metrics["small_agreement_raw"] = float((raw == lessons.y)[rows].mean())
+        metrics["small_agreement_stacked"] = float(stack.agreement.agreed[rows].mean())
     return DistillReport(
         task=shop.recipe.name,
         identity=shop.bench.identity,
         dataset=shop.recipe.source.table,
         dataset_digest=_digest(lessons.texts, said),
         label_counts=label_counts(said, names),
-        confusion=confusion_matrix(said, guessed, names),
+        confusion=confusion_matrix([said[i] for i in rows], [guessed[i] for i in rows], names),
         reliability=bins,
         path=path,
         target=shop.recipe.guarantee.target,

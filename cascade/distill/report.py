@@ -31,7 +31,7 @@ class ReliabilityBin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillReport:
-    """One distillation.
+    """One distillation. Confusion and reliability are those of rows as often as they weigh.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class DistillReport:
 
     @property
     def agreement(self) -> float:
-        """Share of the evaluation rows on which proxy and teacher agree."""
+        """Estimated share of the texts to come on which proxy and teacher agree."""
         return float(np.trace(self.confusion) / max(self.confusion.sum(), 1))
 
     @property

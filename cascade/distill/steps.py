@@ -15,7 +15,7 @@ EXPECTED_SAVING = 0.5
 
 
 async def plan_labels(shop: Workshop) -> dict[str, Any]:
-    """What training and certifying would take. Asks nobody."""
+    """What training and certifying would take at most. Asks nobody."""
     texts = likely_texts(shop) + shop.texts(shop.pools.certify)
     model = shop.bench.models[LARGE]
     found = plan(

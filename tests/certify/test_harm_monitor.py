@@ -1,10 +1,13 @@
 """The stream monitor: silent without harm, quick with it, the same after a restart."""
 
+from copy import deepcopy
+
 import msgspec
 import numpy as np
 import pytest
 
 from cascade.certify import Guarantee, HarmMonitor
+from cascade.certify.monitor import CLOSER
 from cascade.errors import UsageError
 
 GUARANTEE = Guarantee(0.90, 0.05)
@@ -146,7 +149,7 @@ def test_it_looks_closer_while_uneasy_and_calms_down() -> None:
     assert watcher.propose(0.1) == pytest.approx(0.05)
     for _ in range(8):
         watcher.record(True, 0.05)
-    assert watcher.uneasy and watcher.propose(0.1) == pytest.approx(0.5)
+    assert watcher.uneasy and watcher.propose(0.1) == pytest.approx(CLOSER * 0.05)
     for _ in range(200):
         watcher.skip(10)
         watcher.record(False, 0.5)
@@ -154,14 +157,14 @@ def test_it_looks_closer_while_uneasy_and_calms_down() -> None:
 
 
 def test_somebody_else_may_make_it_look_closer() -> None:
-    assert monitor().propose(0.1, closer=True) == pytest.approx(0.5)
+    assert monitor(0.02).propose(0.1, closer=True) == pytest.approx(CLOSER * 0.02)
 
 
 def test_wealth_is_kept_when_an_epoch_begins() -> None:
     watcher = monitor()
     for audit in range(49):
         watcher.record(audit % 3 == 0, 0.05)
-    before = msgspec.structs.replace(watcher)
+    before = deepcopy(watcher)
     bets, risk = np.asarray(before.bets), GUARANTEE.risk
     watcher.record(True, 0.05)
     grown = before.cash + np.asarray(before.stakes) @ (1 + bets * (20 - risk))

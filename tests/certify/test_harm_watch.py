@@ -19,6 +19,7 @@ from cascade.certify import (
     certify_stream,
     reopened,
 )
+from cascade.certify.monitor import CLOSER
 from cascade.certify.suspicion import Suspicion
 from cascade.certify.watch import SETTLING_REQUESTS
 from cascade.errors import CertificateError
@@ -116,7 +117,7 @@ def test_novelty_only_makes_it_look_closer() -> None:
     assert watcher.propose(0.1) == pytest.approx(usual)
     for request in range(300):
         watcher.notice(request % 5 == 0)
-    assert watcher.propose(0.1) == pytest.approx(10 * usual)
+    assert watcher.propose(0.1) == pytest.approx(CLOSER * usual)
     assert watcher.rung == 3 and watcher.monitor.evidence == 1.0
 
 

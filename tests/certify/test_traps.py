@@ -29,7 +29,7 @@ from cascade.errors import CertificateError, UsageError
 DELTA = 0.1
 GUARANTEE = Guarantee(0.9, DELTA)
 RISK = GUARANTEE.risk
-RUNS = 30
+RUNS, LABELS = 30, 400
 
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -101,8 +101,8 @@ def ledger(
 
 
 def ever_passes_all(book: Ledger, lottery: Lottery, wrong: Bools, planner: Planner) -> bool:
-    """Whether the last rung is certified within 400 labels."""
-    while book.labels < 400 and book.passed < len(book.sizes):
+    """Whether the last rung is certified within so many labels."""
+    while book.labels < LABELS and book.passed < len(book.sizes):
         rung = planner(book)
         if book.unlabelled[rung] == 0:
             break

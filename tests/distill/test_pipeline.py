@@ -133,7 +133,7 @@ async def test_unreadable_labels_neither_help_nor_hide(table: Path, tmp_path: Pa
     """Dropped from training, and a wrong answer of every tier that answered in the audit."""
 
     def mumble(text: str) -> Opinion:
-        return (None, ()) if chance(text, "mumbling") < 0.04 else (taste(text), ())
+        return (None, ()) if chance(text, "mumble") < 0.04 else (taste(text), ())
 
     with workshop(tmp_path, recipe_of(table), large_tier(mumble)) as shop:
         outcome = await pipeline.certify(shop)

@@ -1,35 +1,32 @@
 """Does it pay to choose whose labels to buy? Uniform rows against the curriculum, label for label.
 
 Spam among text messages as it is (13%) and thinned to 3%, and hate speech as GPT-3.5 sees it. A
-proxy is fitted and calibrated on the rows that were bought, the curriculum's with their weights,
-without them for comparison. On rows that nobody looked at: F1 of the positive label; the share that
-the proxy could handle at 95% agreement; how many answers are really wrong where the path's rung
-promises 4%; and how far P(agree) is off (expected calibration error).
+proxy is fitted on the rows that were bought and calibrated with their weights; "unweighted" shows
+what happens without. On rows that nobody looked at: F1 of the positive label; the share that the
+proxy could handle at 95% agreement; how many answers are really wrong where 4% are promised; and
+how far P(agree) is off (expected calibration error).
 
-    python training/experiments/buying.py --data DIR --seeds 10
+    python training/experiments/buying.py --data DIR --seeds 8
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, embeddings, parser, show
+from common import ROOT, parser, show
 from numpy.typing import NDArray
-from quality import f1, hatespeech, sms
+from quality import Data, f1, hatespeech, sms
+from quality_lesson import Table, learn
 
-from cascade.distill.calibrate import calibrate_proxy
-from cascade.distill.curriculum import Curriculum
-from cascade.distill.fit import fit_answerer
+from cascade.distill.curriculum import Curriculum, Sample
 from cascade.distill.learning_curve import handled_share
-from cascade.distill.report import calibration_error, reliability_bins
-from cascade.distill.sample import CANDIDATES_A_LABEL, representative
+from cascade.distill.sample import CANDIDATES_A_LABEL
 from cascade.embed import load_embedder
 from cascade.errors import NotEnoughSignal
-from cascade.tiers.proxy import proxy_features
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -41,121 +38,102 @@ EMBEDDER = "minilm-int8"
 
 
 @dataclass(frozen=True)
-class Table:
-    """X : (n, d); y : (n,) 1 where the teacher says yes; words : (n,); question : (d,)."""
+class Market:
+    """A table whose labels are for sale. question : (d,) embedding of the task's question."""
 
     name: str
-    X: NDArray[np.float32]
-    y: Indices
-    words: Indices
+    table: Table
     question: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Bought:
-    """rows : (n,) of the table. weight : (n,) what each stands for."""
-
-    rows: Indices
-    weight: Floats
+Bought = tuple[Indices, Floats | None]
+"""Rows of the table, and what each stands for."""
 
 
-def load(folder: Path) -> Iterator[Table]:
+def load(folder: Path) -> Iterator[Market]:
     """The three tables."""
-    embedder = load_embedder(EMBEDDER, ROOT / "models")
-    for data, question in (
-        (sms(folder), "Is this message spam?"),
-        (hatespeech(folder), "Is this hate speech?"),
-    ):
-        (texts,) = data.parts
-        words = np.array([len(text.split()) for text in texts])
-        whole = Table(
-            data.name, embeddings(texts), data.teacher, words, embedder.encode([question])[0]
-        )
-        yield whole
-        if data.name == "sms":
-            yield thinned(whole, 0.03)
+    spam = market(sms(folder), "Is this message spam? yes")
+    yield spam
+    yield thinned(spam, 0.03)
+    yield market(hatespeech(folder), "Is this hate speech? yes")
 
 
-def thinned(table: Table, positive: float) -> Table:
-    """With so many positives only, chosen at random."""
-    rng = np.random.default_rng(0)
+def market(data: Data, question: str) -> Market:
+    asked = load_embedder(EMBEDDER, ROOT / "models").encode([question])[0]
+    return Market(data.name, data.table(EMBEDDER), asked)
+
+
+def thinned(whole: Market, positive: float) -> Market:
+    """With so few positives, chosen at random."""
+    table, rng = whole.table, np.random.default_rng(0)
     negatives, positives = np.flatnonzero(table.y == 0), np.flatnonzero(table.y == 1)
     few = rng.choice(positives, int(positive / (1 - positive) * len(negatives)), replace=False)
     rows = np.sort(np.concatenate([negatives, few]))
-    name = f"{table.name}, {positive:.0%} positive"
-    return Table(name, table.X[rows], table.y[rows], table.words[rows], table.question)
+    kept = replace(table, X=table.X[rows], y=table.y[rows], words=table.words[rows])
+    return Market(f"{whole.name}, {positive:.0%} positive", kept, whole.question)
 
 
-def buy_uniform(table: Table, pool: Indices, labels: int, rng: np.random.Generator) -> Bought:
-    return Bought(pool[:labels], np.ones(labels))
+def uniform(shop: Market, pool: Indices, labels: int, rng: np.random.Generator) -> Bought:
+    return pool[:labels], None
 
 
-def buy_chosen(table: Table, pool: Indices, labels: int, rng: np.random.Generator) -> Bought:
-    curriculum = Curriculum(table.X[pool], table.question, 2, most=labels, rng=rng)
-    while len(rows := curriculum.next_rows()):
-        curriculum.record(table.y[pool[rows]])
-    return Bought(pool[curriculum.sample.rows], curriculum.sample.weights)
+def curriculum(shop: Market, pool: Indices, labels: int, rng: np.random.Generator) -> Bought:
+    sample = study(shop, pool, labels, rng)
+    return pool[sample.rows], sample.weights
 
 
-def buy_chosen_unweighted(
-    table: Table, pool: Indices, labels: int, rng: np.random.Generator
-) -> Bought:
-    return Bought(buy_chosen(table, pool, labels, rng).rows, np.ones(labels))
+def unweighted(shop: Market, pool: Indices, labels: int, rng: np.random.Generator) -> Bought:
+    return pool[study(shop, pool, labels, rng).rows], None
 
 
-WAYS = {"uniform": buy_uniform, "curriculum": buy_chosen, "unweighted": buy_chosen_unweighted}
+def study(shop: Market, pool: Indices, labels: int, rng: np.random.Generator) -> Sample:
+    asking = Curriculum(shop.table.X[pool], shop.question, 2, most=labels, rng=rng)
+    while len(rows := asking.next_rows()):
+        asking.record(shop.table.y[pool[rows]])
+    return asking.sample
+
+
+WAYS: tuple[Callable[..., Bought], ...] = (uniform, curriculum, unweighted)
 
 
 def measure(
-    table: Table, bought: Bought, test: Indices, rng: np.random.Generator
+    shop: Market, bought: Bought, test: Indices, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Figures of one proxy; none could be fitted: NaN but for the positives found."""
-    X, y, words = table.X[bought.rows], table.y[bought.rows], table.words[bought.rows]
+    """Figures of one proxy; where none could be fitted, only the positives found."""
+    rows, weight = bought
+    found = {"positives": float(shop.table.y[rows].sum()), "fitted": 0.0}
     try:
-        answerer = fit_answerer(X, y, 2, rng=rng)
+        lesson = learn(shop.table, rows, test, weight=weight, rng=rng)
     except NotEnoughSignal:
-        return {"positives": float(y.sum()), "fitted": 0.0}
-    proxy = calibrate_proxy(X, y, words, answerer, rng=rng, weight=bought.weight)
-    chances = answerer.probabilities(table.X[test])
-    said, truth = chances.argmax(axis=1), table.y[test]
-    looks = proxy.neighbourhood.look(table.X[test], said)
-    trust = proxy.agreement.model.confidence(proxy_features(chances, looks, table.words[test]))
-    right = said == truth
-    promised = proxy.agreement.out_of_fold[representative(bought.weight)]
-    return {
-        "positives": float(y.sum()),
+        return found
+    alike = np.ones(len(test))
+    return found | {
         "fitted": 1.0,
-        "f1": f1(truth, said),
-        "agreement": float(right.mean()),
-        "handled": handled_share(trust, right, np.ones(len(right)), TARGET),
-        "wrong": float((~right & (trust >= rung(promised))).mean()),
-        "calibration_error": calibration_error(reliability_bins(trust, right)),
+        "f1": f1(shop.table.y[test], lesson.said),
+        "agreement": float(lesson.right.mean()),
+        "handled": handled_share(lesson.trust, lesson.right, alike, TARGET),
+        "wrong": lesson.wrong_where(PROMISED),
+        "calibration_error": lesson.calibration_error,
     }
 
 
-def rung(promised: Floats) -> float:
-    """The confidence from which on ``PROMISED`` of all rows are expected to go wrong."""
-    surest = -np.sort(-promised)
-    fits = np.flatnonzero(np.cumsum(1 - surest) <= PROMISED * len(surest))
-    return float(surest[fits[-1]]) if fits.size else 2.0
+FIGURES = ("positives", "fitted", "f1", "agreement", "handled", "wrong", "calibration_error")
 
 
-def compare(table: Table, labels: int, seeds: int) -> Iterator[dict[str, Any]]:
+def compare(shop: Market, labels: int, seeds: int) -> Iterator[dict[str, Any]]:
     """A row a way of buying, averaged over the seeds in which a proxy could be fitted."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    for seed in range(seeds):
-        order = np.random.default_rng(seed).permutation(len(table.y))
-        pool, test = order[TEST_ROWS:][: CANDIDATES_A_LABEL * labels], order[:TEST_ROWS]
-        for name, buy in WAYS.items():
+    for way in WAYS:
+        runs = []
+        for seed in range(seeds):
             rng = np.random.default_rng(seed)
-            found[name].append(measure(table, buy(table, pool, labels, rng), test, rng))
-    keys = ["positives", "fitted", "f1", "agreement", "handled", "wrong", "calibration_error"]
-    for name, runs in found.items():
+            test, rest = np.split(rng.permutation(len(shop.table.y)), [TEST_ROWS])
+            bought = way(shop, rest[: CANDIDATES_A_LABEL * labels], labels, rng)
+            runs.append(measure(shop, bought, test, rng))
         means = {
             key: float(np.mean([run[key] for run in runs if key in run] or [np.nan]))
-            for key in keys
+            for key in FIGURES
         }
-        yield {"data": table.name, "labels": labels, "bought": name, **means, "seeds": seeds}
+        yield {"data": shop.name, "labels": labels, "way": way.__name__, **means, "seeds": seeds}
 
 
 def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
@@ -165,8 +143,8 @@ def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(3.4 * len(names), 3.4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-        for way in WAYS:
-            line = [row for row in rows if (row["data"], row["bought"]) == (name, way)]
+        for way in dict.fromkeys(row["way"] for row in rows):
+            line = [row for row in rows if (row["data"], row["way"]) == (name, way)]
             axes.plot([r["labels"] for r in line], [r["f1"] for r in line], "o-", label=way)
         axes.set(title=name, xlabel="labels", ylabel="F1 of the positive label")
     axes.legend(fontsize=6)
@@ -174,12 +152,12 @@ def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "", seeds=10).parse_args()
+    arguments = parser(__doc__ or "", seeds=8).parse_args()
     rows = [
         row
-        for table in load(arguments.data)
+        for shop in load(arguments.data)
         for labels in LABELS
-        for row in compare(table, labels, arguments.seeds)
+        for row in compare(shop, labels, arguments.seeds)
     ]
     show(rows, arguments.json)
     if arguments.plot:

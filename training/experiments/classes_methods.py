@@ -22,12 +22,13 @@ from cascade.distill.replay import TEACHER, Opinions
 from cascade.tiers.agreement import Floats
 
 SMALL_PRICE = 0.1  # of an answer of GPT-3.5; the teacher's is 1
+FINE = 60  # rungs: between two of sixteen lie five percent of the requests
 SLOW = ("gbt", "rf")  # of TRACER's models: most of its time, and not the best in the splits tried
 
 
 def all_answers(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
     """Certify the agreement over all rows, the teacher's own included."""
-    path = threshold_path(proxy.promised, guarantee.target)
+    path = threshold_path(proxy.promised, guarantee.target, rungs=FINE)
     answered = answered_by(proxy.trust[split.draws], path)
     wrong = (proxy.label != data.teacher)[split.draws]
     found = certify.certify_stream(answered, answered & wrong[:, None], path, guarantee)
@@ -45,7 +46,8 @@ def answered_alone(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarante
 
 def every_class(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -> Integers:
     """Certify the agreement among the answers of each class, as many classes as can be."""
-    path = certify.conditional_path(proxy.promised, guarantee, len(split.draws))
+    share = Guarantee(guarantee.target, guarantee.delta / data.n_labels)
+    path = certify.conditional_path(proxy.promised, share, len(split.draws) // data.n_labels)
     held_out = proxy.answerer.out_of_fold.argmax(axis=1)
     trained = said(held_out, proxy.promised, path)
     plan = certify.plan_classes(trained, proxy.promised, path, guarantee, len(split.draws))
@@ -71,7 +73,13 @@ def with_small(data: Corpus, split: Split, proxy: Proxy, guarantee: Guarantee) -
         small_trust=np.where(np.isnan(trust), -1.0, trust),
     )
     costs = Costs(SMALL_PRICE, 1.0)
-    path = build_path(proxy.promised, stack.agreement.out_of_fold, costs, target=guarantee.target)
+    path = build_path(
+        proxy.promised,
+        stack.agreement.out_of_fold,
+        costs,
+        target=guarantee.target,
+        rungs=FINE,
+    )
     answers = opinions.answers(path)
     answered = answers[split.draws] != TEACHER
     wrong = answered & (answers != data.teacher[:, None])[split.draws]

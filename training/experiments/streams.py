@@ -12,6 +12,7 @@ brings the risk back to 1 - target; the risk afterwards counts from there to the
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -222,8 +223,9 @@ def main() -> None:
                 distil(data, foreign, guarantee, np.random.default_rng(i)) for i in range(POLICIES)
             ]
             policies = [policy for policy in tries if policy is not None]
-            if policies:
-                rows += [row(shift, policies, guarantee, arguments.seeds) for shift in SHIFTS]
+            for shift in SHIFTS if policies else ():
+                rows.append(row(shift, policies, guarantee, arguments.seeds))
+                print(rows[-1], file=sys.stderr, flush=True)
     show(rows, arguments.json)
     if arguments.plot:
         plot(rows, arguments.plot)
