@@ -1,7 +1,7 @@
 """Choose a filter's teacher zone and its draws. Any choice is valid; these are cheap.
 
-Knows forecasts and wealths. Nothing here can break a certificate, only waste labels. All of it
-weighs one thing: a label is worth one row, whether it moves a stop by one row or fixes one.
+Knows forecasts and wealths. Nothing here can break a certificate, only waste labels. A draw weighs
+one thing: a label is worth one row, whether it moves a stop by one row or fixes one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cascade.certify.weighted import (
     outcomes,
 )
 
-OVERSHOOT = 0.7  # a wealth jumps past the bar; mean excess, in nats
+OVERSHOOT = 0.3  # a wealth jumps past the bar; nats to plan for
 UNIFORM = (0.4, 0.6, 0.8, 0.95)  # of the draws in a zone; the rest by the root of the forecast
 HELP = (0.05, 0.15, 0.3)  # of the draws outside it, where help may be found
 DOUBTFUL = 3  # how fast the chance of a rung falls with the labels that it lacks
@@ -127,10 +127,9 @@ def _speed(ledger: WeightedLedger, mixes: Floats, p_event: Floats) -> Floats:
 def teacher_zone(p_positive: Floats, aims: Sequence[Aim], known_positive: int, labels: int) -> Zone:
     """The rows that are best labelled before the freeze.
 
-    With one aim, the zone and the audit use all labels: precision looks for the farthest row that
-    is answered at all, recall for the fewest negative rows accepted unseen. With two, it is what
-    lies between the two stops, as small as the audits allow; where it is still too large, the
-    recall is given up.
+    Precision alone looks for the most positive rows in the answer, recall alone for the fewest
+    negative ones. With both, the zone is what lies between the two stops, as small as the audits
+    allow; where it is still too large, the recall is given up.
 
     p_positive : (n,) of the unlabelled rows, falling. labels : that may still be bought.
     """

@@ -26,7 +26,7 @@ from cascade.certify.weighted import Floats, Ints, Plan
 from cascade.errors import UnreadableAnswer, UsageError
 
 PILOT_SHARE = 0.1  # of the labels
-EDGE = 0.2  # of the teacher zone, beside what is audited: bought where the audit ends, not before
+EDGE = 0.5  # of a recall's zone, beside what is rejected: bought where the audit ends, not before
 ROUNDS = 3  # in which the teacher zone is bought
 WAVE = 8  # draws between two looks of the planner
 

@@ -48,10 +48,13 @@ class Suspicion(msgspec.Struct, forbid_unknown_fields=True):
 
     def see(self, happened: bool) -> None:
         """Take in the next event."""
-        usual = max(self.usual, RARE)
-        risen = min(usual + self.rise, SURE)
-        if risen > usual and self.events:  # the first event has nothing to be compared with
-            odds = risen / usual if happened else (1 - risen) / (1 - usual)
-            self.level = max(0.0, self.level + math.log(odds))
+        if self.events and (happened or self.level > 0):  # else the level stays 0
+            self.level = max(0.0, self.level + self._news(happened))
         self.events += 1
         self.usual += (happened - self.usual) / min(self.events, self.memory)
+
+    def _news(self, happened: bool) -> float:
+        """Log likelihood ratio of one event."""
+        usual = max(self.usual, RARE)
+        risen = max(min(usual + self.rise, SURE), usual)
+        return math.log(risen / usual if happened else (1 - risen) / (1 - usual))

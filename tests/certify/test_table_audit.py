@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, verify
-from cascade.certify.audit import rung_sizes
+from cascade.certify.audit import freeze_digest, rung_sizes
+from cascade.certify.certificate import _digest
 from cascade.certify.gamblers import settle
 from cascade.certify.table import Ledger, Lottery, TableDraw
 from cascade.errors import CertificateError, UnreadableAnswer, UsageError
@@ -274,3 +275,18 @@ def test_evidence_is_a_snapshot() -> None:
     audit.record(draw, False)
     assert before.draws == [] and len(audit.evidence().draws) == 1
     assert msgspec.json.decode(msgspec.json.encode(before), type=type(before)) == before
+
+
+def test_a_tampered_freeze_is_refused() -> None:
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    certificate = audit_table(audit, lambda row: False, 60, "ab12").certificate
+    assert certificate is not None and certificate.evidence.freeze == freeze_digest(audit.order)
+    swapped = audit.order[np.r_[1, 0, 2:400]]  # two rows change places: another frozen order
+    evidence = msgspec.structs.replace(certificate.evidence, freeze=freeze_digest(swapped))
+    tampered = msgspec.structs.replace(certificate, evidence=evidence)
+    with pytest.raises(CertificateError, match="was changed"):
+        verify(tampered)
+    # who seals again deceives the file, but nobody who has the table
+    resealed = msgspec.structs.replace(tampered, digest=_digest(tampered))
+    verify(resealed)
+    assert resealed.evidence.freeze != freeze_digest(audit.order)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cascade.certify import Guarantee, certify_table, verify
-from cascade.certify.labelling import UNREADABLE
+from cascade.certify.labelling import UNREADABLE, Teacher, look
+from cascade.certify.pilot import FIRST, pilot_size
 from cascade.errors import UnreadableAnswer, UsageError
 
 
@@ -87,3 +88,12 @@ def test_scores_outside_their_range_are_refused(bad: float) -> None:
         certify_table(
             np.array([0.5, bad]), lambda row: 1, Guarantee(0.9, 0.1), rng=np.random.default_rng(0)
         )
+
+
+def test_the_pilot_ends_early_where_no_row_is_left_to_win() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.choice([0.01, 0.99], 10_000)
+    for teacher, all_bought in [(scores > 0.5, False), (rng.random(10_000) < 0.5, True)]:
+        asked = Teacher(teacher.astype(int).__getitem__, workers=1)
+        look(scores, asked, Guarantee(0.9, 0.1), pilot_size(len(scores)), rng)
+        assert (len(asked.labels) > FIRST) == all_bought

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -197,3 +197,49 @@ def test_only_so_many_rows_are_kept() -> None:
     answerer = Answerer(None, 2, world.small, folds, "")  # type: ignore[arg-type]
     kept = calibrate_proxy(world.X, world.y, world.tokens, answerer, rng=rng).neighbourhood
     assert kept.rows.shape == (MOST_ROWS, DIM) and kept.labels.shape == (MOST_ROWS,)
+
+
+def test_weights_undo_that_doubtful_rows_were_sought_out() -> None:
+    """The trap: rows bought because they are hard make every row look hard."""
+    rng = np.random.default_rng(9)
+    margin = rng.normal(size=4_000)
+    agreed = rng.random(4_000) < 1 / (1 + np.exp(-1 - margin))
+    chance = np.where(agreed, 0.25, 0.75)
+    bought = rng.random(4_000) < chance
+    weight = 0.25 / chance[bought]
+    features, right, folds = margin[bought, None], agreed[bought], np.arange(bought.sum()) % 5
+
+    def promised(weight: np.ndarray) -> float:
+        model = fit_agreement(("log_margin",), features, right, folds, weight).model
+        return float(model.confidence(margin[:, None]).mean())
+
+    assert promised(weight) == pytest.approx(agreed.mean(), abs=0.03)
+    assert promised(np.ones_like(weight)) < agreed.mean() - 0.15
+
+
+def test_a_weightless_row_teaches_the_stack_nothing(trained: Trained) -> None:
+    world, answerer, n = trained.world, trained.answerer, len(trained.world.y)
+    twice = replace(
+        answerer,
+        out_of_fold=np.tile(answerer.out_of_fold, (2, 1)),
+        folds=np.tile(answerer.folds, 2),
+    )
+    labels = np.concatenate([world.y, np.roll(world.y, 1)])  # the second half is nonsense
+    small, weight = np.tile(world.small, (2, 1)), np.repeat([1.0, 1e-9], n)
+    stack = calibrate_stack(small, labels, twice, weight).stack
+    assert stack.small == pytest.approx(trained.stack.stack.small, rel=1e-2)
+    assert calibrate_stack(small, labels, twice).stack.small < 0.8 * trained.stack.stack.small
+
+
+def test_the_gate_asks_what_is_usual_and_not_what_was_sought_out() -> None:
+    rng = np.random.default_rng(10)
+    world = World.draw(rng, 220, 2)
+    X = np.hstack([world.X, np.zeros_like(world.X)])
+    X[-10:] = np.roll(X[-10:], DIM, axis=1)  # ten far rows, bought for being far
+    weight = np.append(np.ones(210), np.full(10, 0.05))
+    answerer = fit_answerer(X, world.y, 2, rng=rng)
+    limits = [
+        calibrate_proxy(X, world.y, world.tokens, answerer, rng=rng, weight=one).gate.distance
+        for one in (weight, None)
+    ]
+    assert limits[0] < limits[1]
