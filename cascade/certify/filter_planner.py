@@ -28,6 +28,7 @@ from cascade.certify.weighted import (
 OVERSHOOT = 0.3  # a wealth jumps past the bar; nats to plan for
 UNIFORM = (0.4, 0.6, 0.8, 0.95)  # of the draws in a zone; the rest by the root of the forecast
 HELP = (0.05, 0.15, 0.3)  # of the draws outside it, where help may be found
+PRIOR = 2  # events of the rarer kind that a forecast counts for, beside those found in its cell
 DOUBTFUL = 3  # how fast the chance of a rung falls with the labels that it lacks
 DOUBT = 0.3  # chance that an audit fails although the forecast says it will not
 SAFETY = 1.15  # labels set aside, over those that the forecast asks for
@@ -60,7 +61,11 @@ def recalibrated(audit: FilterAudit) -> Floats:
     p, positive = audit.labelled()
     if len(p) == 0:
         return audit.p_positive
-    return fit_platt(p, positive)(audit.p_positive)
+    curve = fit_platt(p, positive)(audit.p_positive)
+    # two labels of a curve bend all of it; the draws of a cell speak for it alone
+    found = audit.books[0].found
+    prior = PRIOR / np.clip(np.minimum(curve, 1 - curve), 1e-6, 1.0)
+    return (prior * curve + found.positive) / (prior + found.positive + found.negative)
 
 
 def _bargain(book: Book, p_positive: Floats, labels_left: int, worth: int) -> tuple[float, Floats]:

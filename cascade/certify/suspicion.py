@@ -13,6 +13,7 @@ import math
 import msgspec
 
 RARE, SURE = 0.01, 0.95  # no rate is taken for rarer or surer than this
+CEILING = 2.0  # times the bar: a higher level says no more, and would take long to fall again
 
 
 class Suspicion(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,12 +50,13 @@ class Suspicion(msgspec.Struct, forbid_unknown_fields=True):
     def see(self, happened: bool) -> None:
         """Take in the next event."""
         if self.events and (happened or self.level > 0):  # else the level stays 0
-            self.level = max(0.0, self.level + self._news(happened))
+            level = self.level + self._news(happened)
+            self.level = min(max(level, 0.0), CEILING * self.bar)
         self.events += 1
         self.usual += (happened - self.usual) / min(self.events, self.memory)
 
     def _news(self, happened: bool) -> float:
         """Log likelihood ratio of one event."""
-        usual = max(self.usual, RARE)
-        risen = max(min(usual + self.rise, SURE), usual)
+        usual = min(max(self.usual, RARE), SURE)
+        risen = min(usual + self.rise, SURE)
         return math.log(risen / usual if happened else (1 - risen) / (1 - usual))

@@ -20,6 +20,7 @@ from cascade.certify import (
     certify_answers,
     certify_classes,
     certify_stream,
+    conditional_path,
     from_json,
     plan_classes,
     require,
@@ -287,6 +288,26 @@ def test_labels_are_bought_only_where_a_rung_can_still_win() -> None:
 def test_a_path_begins_with_the_boldest_rung_that_will_hardly_fail(draws: int, length: int) -> None:
     plan = planned(np.random.default_rng(10), {"one": 0.06, "two": 0.06}, draws)
     assert len(plan.get("one", [])) == length
+
+
+def test_trap_a_path_that_begins_too_carefully_often_certifies_nothing() -> None:
+    """A first rung of 30 draws loses by one wrong answer, and with it all bolder rungs are lost."""
+    rng = np.random.default_rng(12)
+    p_agree = np.sort(1 - rng.beta(0.6, 4, 2000))[::-1]
+    begins = conditional_path(p_agree, WANTED, 500)[0]
+    assert 0.3 < begins.share < 0.8
+    careful = Rung({"proxy": float(p_agree[120])}, 0.06)
+    assert first_passes(begins, p_agree) > 0.97 > 0.9 > first_passes(careful, p_agree)
+
+
+def first_passes(rung: Rung, p_agree: np.ndarray, draws: int = 500, runs: int = 300) -> float:
+    """How often a rung is certified where errors are 1.3 times as frequent as predicted."""
+    rng = np.random.default_rng(13)
+    drawn = rng.choice(p_agree, (runs, draws))
+    wrong = rng.random(drawn.shape) < 1.3 * (1 - drawn)
+    answered = drawn >= rung.thresholds["proxy"]
+    pairs = zip(answered.sum(axis=1), (answered & wrong).sum(axis=1), strict=True)
+    return float(np.mean([bad <= allowed_wrong(int(n), 0.1, 0.1) for n, bad in pairs]))
 
 
 def test_without_answers_there_is_no_class_to_plan() -> None:

@@ -22,6 +22,7 @@ from cascade.certify import (
     to_json,
     verify,
 )
+from cascade.certify.audit import freeze_digest
 from cascade.certify.certificate import _digest
 from cascade.certify.ranking import prefix_sizes
 from cascade.certify.standings import Graded, Place, Standings
@@ -477,6 +478,13 @@ def test_impossible_plans_are_refused(certificate: Certificate, change: dict[str
     plan = REPLACE(certificate.evidence.plan, **change)
     with pytest.raises(CertificateError, match="the plan of the evidence"):
         verify(reseal(certificate, evidence=REPLACE(certificate.evidence, plan=plan)))
+
+
+def test_the_evidence_names_the_frozen_order() -> None:
+    result, _, audit = ranked()
+    assert result.certificate is not None
+    assert result.certificate.evidence.plan.freeze == freeze_digest(audit.order)
+    assert freeze_digest(audit.order) != freeze_digest(audit.order[::-1])
 
 
 def test_it_is_valid_for_its_table_and_for_its_metric_only(certificate: Certificate) -> None:

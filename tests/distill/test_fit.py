@@ -62,12 +62,14 @@ def test_an_absent_label_has_probability_zero() -> None:
     assert answerer.probabilities(clusters(rng, y))[:, [1, 3]].max() == 0.0
 
 
-def test_the_minority_is_not_drowned() -> None:
+def test_the_minority_is_neither_drowned_nor_given_away() -> None:
+    """As they come, 38% of the rare rows are found; weighted to be as common, 5.5% are wrong."""
     rng = np.random.default_rng(4)
     y = (rng.random(800) < 0.04).astype(np.int64)
-    X = clusters(rng, y, spread=4.0)
+    X = clusters(rng, y, spread=3.0)
     found = fit_answerer(X, y, 2, rng=rng).out_of_fold.argmax(axis=1)
-    assert (found[y == 1] == 1).mean() > 0.5
+    assert (found[y == 1] == 1).mean() > 0.42
+    assert (found == y).mean() > 0.96
 
 
 def test_soft_labels_carry_the_teachers_doubt() -> None:
@@ -155,4 +157,4 @@ def test_the_served_model_is_no_surer_than_those_that_were_calibrated() -> None:
     calibrated = np.mean([sureness(learner.fit(rows[folds != fold])) for fold in range(5)])
     served = sureness(fit_answerer(rows.X, rows.y, 2, rng=rng, learners=[[learner]]).classifier)
     assert served == pytest.approx(calibrated, abs=0.006)
-    assert sureness(learner.fit(rows)) > calibrated + 0.01
+    assert sureness(learner.fit(rows)) > calibrated + 0.008

@@ -31,6 +31,7 @@ from cascade.certify.monitor import CLOSER
 
 REQUESTS, CHANGE = 100_000, 50_000
 RATE, FLOOR, DELTA = 0.01, 0.002, 0.05
+ROUNDING = 1e-9
 POLICIES = 4  # distilled and certified afresh; the streams take them in turn
 JUMP = 0.10
 
@@ -94,12 +95,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stream. seen : requests after the change, None if nothing was seen by its end.
+    """One stream. harmful : the certified rung is worse than certified after the change.
 
-    wrong_after : share of wrong answers from then on. below : requests answered below the teacher.
+    false_alarm : one without harm. seen : requests after the change until harm was seen, None
+    without harm, or if nothing was seen by the end. wrong_after : share of wrong answers from then
+    on. below : requests answered below the teacher.
     """
 
-    first_alarm: int | None
+    harmful: bool
+    false_alarm: bool
     seen: int | None
     steps: int
     fell: bool
@@ -131,9 +135,12 @@ def run(stream: Stream, thresholds: Sequence[float], after: World, guarantee: Gu
             if step.rung is not None:
                 audited[step.rung] = stream.audited(thresholds[step.rung])
     below = stream.confidence >= served
-    seen = _seen(watch, thresholds, after, guarantee.risk)
+    harmful = after.risk(thresholds[-1]) > guarantee.risk + ROUNDING
+    innocent = CHANGE if harmful else REQUESTS
+    seen = _seen(watch, thresholds, after, guarantee.risk) if harmful else None
     return Outcome(
-        first_alarm=next((step.request for step in watch.steps if step.alarm), None),
+        harmful=harmful,
+        false_alarm=any(step.alarm and step.request <= innocent for step in watch.steps),
         seen=None if seen is None else seen - CHANGE,
         steps=len(watch.steps),
         fell=watch.fallen,
@@ -165,10 +172,8 @@ def row(
     risks = [
         _mean(pair[i].risk(top) for pair, top in zip(pairs, tops, strict=True)) for i in (0, 1)
     ]
-    harm = risks[1] > guarantee.risk + 1e-9
-    innocent = CHANGE if harm else REQUESTS
-    alarms = [one.first_alarm is not None and one.first_alarm <= innocent for one in outcomes]
-    seen = [one for one in outcomes if harm and one.seen is not None]
+    harmful = [one for one in outcomes if one.harmful]
+    seen = [one for one in harmful if one.seen is not None]
     delays = [one.seen for one in seen] or [float("nan")]
     return {
         "data": policies[0].name,
@@ -176,10 +181,11 @@ def row(
         "shift": shift.name,
         "risk before": risks[0],
         "risk after": risks[1],
-        "false": float(np.mean(alarms)),
+        "false": float(np.mean([one.false_alarm for one in outcomes])),
         "stepped": float(np.mean([one.steps > 0 for one in outcomes])),
         "to teacher": float(np.mean([one.fell for one in outcomes])),
-        "seen": len(seen) / seeds if harm else float("nan"),
+        "harmful": len(harmful),
+        "seen": len(seen),
         "delay median": float(np.median(delays)),
         "delay 90%": float(np.quantile(delays, 0.9)),
         "risk then": _mean(one.wrong_after for one in seen),
@@ -196,7 +202,7 @@ def _mean(values: Any) -> float:
 
 def plot(rows: Sequence[dict[str, Any]], to: Path) -> None:
     """Delays of the shifts that raise the risk above the limit."""
-    harmful = [row for row in rows if row["risk after"] > 1 - row["target"] + 1e-9]
+    harmful = [row for row in rows if row["seen"]]
     names = [f"{row['data']}, {row['target']}\n{row['shift']}" for row in harmful]
     figure, axes = plt.subplots(figsize=(7, 0.6 * len(harmful) + 1.5))
     axes.barh(names, [row["delay 90%"] for row in harmful], color="lightgrey", label="90%")
