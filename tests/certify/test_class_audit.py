@@ -297,14 +297,14 @@ def test_trap_a_path_that_begins_too_carefully_often_certifies_nothing() -> None
     begins = conditional_path(p_agree, WANTED, 500)[0]
     assert 0.3 < begins.share < 0.8
     careful = Rung({"proxy": float(p_agree[120])}, 0.06)
-    assert first_passes(begins, p_agree) > 0.97 > 0.9 > first_passes(careful, p_agree)
+    assert first_passes(begins, p_agree) > 0.97 > 0.85 > first_passes(careful, p_agree)
 
 
 def first_passes(rung: Rung, p_agree: np.ndarray, draws: int = 500, runs: int = 300) -> float:
-    """How often a rung is certified where errors are 1.3 times as frequent as predicted."""
+    """How often a rung is certified where one request in a hundred more is wrong than predicted."""
     rng = np.random.default_rng(13)
     drawn = rng.choice(p_agree, (runs, draws))
-    wrong = rng.random(drawn.shape) < 1.3 * (1 - drawn)
+    wrong = rng.random(drawn.shape) < 1.01 - drawn
     answered = drawn >= rung.thresholds["proxy"]
     pairs = zip(answered.sum(axis=1), (answered & wrong).sum(axis=1), strict=True)
     return float(np.mean([bad <= allowed_wrong(int(n), 0.1, 0.1) for n, bad in pairs]))

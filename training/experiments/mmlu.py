@@ -51,6 +51,15 @@ class Run(NamedTuple):
     three_tiers: bool
 
 
+class Candidate(NamedTuple):
+    """A set of tiers before and after its audit. forecast : (m,) predicted cost of each training
+    question. run : what it came to, with the answers of all models to these questions."""
+
+    tiers: tuple[Model, ...]
+    forecast: Floats
+    run: Run
+
+
 def read_chain(path: Path) -> list[Model]:
     """The models of a chain, cheapest first, the teacher last."""
     rows = read_csv(path)
@@ -121,19 +130,35 @@ def run_seed(chain: Sequence[Model], guarantee: Guarantee, seed: int) -> Iterato
     rows = np.sort(rng.choice(n, pilot_size(n), replace=False))
     folds = rng.permutation(len(rows)) % FOLDS
     below = sum(model.price for model in chain[:-1])
-    candidates: list[tuple[float, Run]] = []
+    candidates: list[Candidate] = []
     for tiers in tier_sets(chain):
         cascade, both = learn(tiers, teacher, rows, folds), len(tiers) == 2
         bill = certified(cascade, guarantee, np.random.default_rng([seed, 1]), with_small=both)
         run = Run(cascade.cost(bill) + tiers[0].price, bill.agreement, bill.three_tiers)
         yield " > ".join(model.name for model in (*tiers, teacher)), run
-        forecast = tiers[0].price + cascade.predicted_cost(guarantee.target, with_small=both)
+        forecast = tiers[0].price + cascade.predicted_costs(guarantee.target, with_small=both)
         unused = below - sum(model.price for model in tiers)  # answered the training questions
-        candidates.append((forecast, run._replace(cost=run.cost + unused * len(rows) / n)))
-    yield "chosen by predicted cost", min(candidates)[1]
+        charged = run._replace(cost=run.cost + unused * len(rows) / n)
+        candidates.append(Candidate(tiers, forecast, charged))
+    yield "chosen by predicted cost", choose(candidates).run
     for model in chain[:-1]:
         bill = _bargain(model, teacher, guarantee, np.random.default_rng([seed, 2]))
         yield f"BARGAIN: {model.name}", Run(bill.teacher / n + model.price, bill.agreement, False)
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The cheapest pair; a triple only where it is predicted to save more than one standard error:
+    with three thresholds, the cheapest of many promises more than it keeps."""
+    pair, triple = (
+        min((one for one in candidates if len(one.tiers) == size), key=_mean_forecast)
+        for size in (1, 2)
+    )
+    saving = pair.forecast - triple.forecast
+    return triple if saving.mean() > saving.std() / len(saving) ** 0.5 else pair
+
+
+def _mean_forecast(candidate: Candidate) -> float:
+    return float(candidate.forecast.mean())
 
 
 def _bargain(model: Model, teacher: Model, guarantee: Guarantee, rng: np.random.Generator) -> Bill:

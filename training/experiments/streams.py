@@ -5,7 +5,8 @@ Half-way the world changes: not at all, the rare label five times as frequent, a
 teacher who contradicts so often that the risk jumps by ten points. "At the limit" is the hard case
 of no change: every request's risk is 1 - target all the time. Ordinary audits are 1% of the answers
 below the teacher. A change is *seen* at the first alarm after it, or at a tightening that already
-brings the risk back to 1 - target; the risk afterwards counts from there to the end.
+brings the risk back to 1 - target; the risk afterwards counts from there to the end. What is never
+seen has an infinite delay.
 
     python training/experiments/streams.py --data DIR --seeds 200
 """
@@ -174,7 +175,7 @@ def row(
     ]
     harmful = [one for one in outcomes if one.harmful]
     seen = [one for one in harmful if one.seen is not None]
-    delays = [one.seen for one in seen] or [float("nan")]
+    delays = [np.inf if one.seen is None else one.seen for one in harmful] or [np.nan]
     return {
         "data": policies[0].name,
         "target": guarantee.target,
@@ -187,7 +188,7 @@ def row(
         "harmful": len(harmful),
         "seen": len(seen),
         "delay median": float(np.median(delays)),
-        "delay 90%": float(np.quantile(delays, 0.9)),
+        "delay 90%": float(np.quantile(delays, 0.9, method="higher")),
         "risk then": _mean(one.wrong_after for one in seen),
         "audits": _mean(one.audits for one in outcomes),
         "audited": sum(one.audits for one in outcomes) / sum(one.below for one in outcomes),
@@ -205,8 +206,12 @@ def plot(rows: Sequence[dict[str, Any]], to: Path) -> None:
     harmful = [row for row in rows if row["seen"]]
     names = [f"{row['data']}, {row['target']}\n{row['shift']}" for row in harmful]
     figure, axes = plt.subplots(figsize=(7, 0.6 * len(harmful) + 1.5))
-    axes.barh(names, [row["delay 90%"] for row in harmful], color="lightgrey", label="90%")
-    axes.barh(names, [row["delay median"] for row in harmful], label="median", height=0.4)
+    axes.barh(
+        names, [min(row["delay 90%"], REQUESTS) for row in harmful], color="lightgrey", label="90%"
+    )
+    axes.barh(
+        names, [min(row["delay median"], REQUESTS) for row in harmful], label="median", height=0.4
+    )
     axes.axvline(15_000, color="black", linewidth=1)
     axes.set_xlabel("requests until the change is seen")
     axes.legend()

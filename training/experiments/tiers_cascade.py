@@ -84,21 +84,21 @@ class Cascade:
         )
         return [Rung(rung.thresholds, 1 - rung.shares["large"]) for rung in rungs]
 
-    def predicted_cost(self, target: float, *, with_small: bool = True) -> float:
-        """Per open record, of the boldest policy that is likely to be certified."""
+    def predicted_costs(self, target: float, *, with_small: bool = True) -> Floats:
+        """(m,) cost of each training row under the cheapest policy that is likely to hold."""
         risk = LIKELY * (1 - self.open_target(target))
         forecasts = [self._forecast(rung) for rung in self.path(target, with_small=with_small)]
-        return min((cost for wrong, cost in forecasts if wrong <= risk), default=1.0)
+        likely = [costs for wrong, costs in forecasts if wrong <= risk]
+        return min(likely, key=np.mean, default=np.ones(len(self.rows)))
 
-    def _forecast(self, rung: Rung) -> tuple[float, float]:
-        """Wrong answers and cost a record, by what the tiers promise on the training rows."""
+    def _forecast(self, rung: Rung) -> tuple[float, Floats]:
+        """Share of wrong answers, and the cost of each training row, (m,)."""
         proxy, small = self.promised
         by_proxy = proxy >= rung.thresholds["proxy"]
         asked = ~by_proxy & (proxy >= rung.thresholds.get(SKIP, 0)) & ("small" in rung.thresholds)
         by_small = asked & (small >= rung.thresholds.get("small", 0))
         wrong = np.mean((1 - proxy) * by_proxy + (1 - small) * by_small)
-        cost = 1 - np.mean(by_proxy | by_small) + self.small_price * np.mean(asked)
-        return float(wrong), float(cost)
+        return float(wrong), 1.0 - (by_proxy | by_small) + self.small_price * asked
 
     def cost(self, bill: Bill) -> float:
         """Per record."""
