@@ -19,7 +19,7 @@ from cascade.certify.bounds import Bets, Deadline
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import STREAM, Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
-from cascade.certify.planner import Prices, best_prospect
+from cascade.certify.planner import Prices, Prospect, best_prospect
 from cascade.certify.stream import Bools, StreamAudit
 from cascade.certify.table import (
     Floats,
@@ -34,6 +34,7 @@ from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 FREE_BELOW = Prices()
 RUNGS = 40
 LEAST_SHARE = 0.10  # of the rows: the first rung, unless the error budget asks for more
+KEPT = 256  # a prospect is looked for anew after a 256th more labels; always, below as many
 EDGE = (0.25, 1.25)  # predicted errors, of those allowed, between which the last rung may lie
 
 
@@ -73,6 +74,8 @@ class TableAudit:
         self.draws: list[TableDraw] = []
         self.waiting: deque[TableDraw] = deque()  # drawn, not yet recorded
         self._lottery = Lottery(self.seed)
+        self._prospect: Prospect | None = None
+        self._kept_until = 0
 
     def draw(self) -> TableDraw | None:
         """The next row to label, its answer still open.
@@ -80,10 +83,19 @@ class TableAudit:
         None while no further label is worth its price: either the audit is over, or the labels of
         the rows that are waiting may suffice. May be called again before they are recorded.
         """
-        prospect = best_prospect(self.ledger, self.prices)
+        prospect = self._look_ahead()
         if prospect is None or len(self.waiting) >= prospect.labels:
             return None
         return self.draw_from(prospect.rung)
+
+    def _look_ahead(self) -> Prospect | None:
+        """The best prospect; kept for a while where so many labels hardly change it by one."""
+        drawn, kept = self.ledger.labels + len(self.waiting), self._prospect
+        if kept is None or drawn >= self._kept_until or kept.rung < self.ledger.passed:
+            kept = self._prospect = best_prospect(self.ledger, self.prices)
+            steps = 0 if kept is None else min(self.ledger.labels // KEPT, kept.labels)
+            self._kept_until = drawn + steps
+        return kept
 
     def draw_from(self, rung: int) -> TableDraw:
         """A uniform row of a rung of the caller's choice. Raises ``UsageError`` if none is left."""
