@@ -83,7 +83,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     digest: str = ""
 
 
-CLAIMS = tuple(set(Certificate.__struct_fields__) - {"evidence", "digest"})
+CLAIMS = tuple(name for name in Certificate.__struct_fields__ if name not in {"evidence", "digest"})
 
 
 def seal(evidence: Evidence, valid_for: str) -> Certificate:
