@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from cascade.errors import UsageError
+
+Seed = Annotated[int, msgspec.Meta(ge=0)]
+"""Of the draws: random generators take no negative one, so no evidence may name one."""
 
 
 class Guarantee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

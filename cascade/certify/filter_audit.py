@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from cascade.certify.aims import Aim, Bools, Found, Frozen, Precision, Recall
-from cascade.certify.claim import Claim, Rung
+from cascade.certify.claim import Claim, Rung, Seed
 from cascade.certify.filter_cells import cell_edges
 from cascade.certify.weighted import Floats, Ints, Plan, WeightedLedger, WeightedLottery
 from cascade.errors import CertificateError, UsageError
@@ -113,7 +113,7 @@ class FilterEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     stops: list[int]
     rungs: list[Rung]
     known: list[KnownRow]
-    seed: int
+    seed: Seed
     plans: list[Plan]
     draws: list[WeightedDraw]
     log_wealths: list[float]

@@ -39,7 +39,7 @@ import msgspec
 import numpy as np
 
 from cascade.certify import gamblers
-from cascade.certify.claim import Claim, Conditional, Guarantee
+from cascade.certify.claim import Claim, Conditional, Guarantee, Seed
 from cascade.certify.stakes import Stakes, plan_stakes
 from cascade.certify.table import error_budget
 from cascade.certify.zones import Bools, Floats, Integers, Zones
@@ -81,7 +81,7 @@ class JointEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     rows: int
     zones: Zones
     freeze: str
-    seed: int
+    seed: Seed
     draws: list[JointDraw]
     answered: int
     log_wealths: list[float]

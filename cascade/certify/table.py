@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.certify import gamblers
-from cascade.certify.claim import Claim, Conditional, Guarantee, Rung
+from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
 from cascade.errors import CertificateError
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     sizes: list[int]
     predicted: list[float]
     freeze: str
-    seed: int
+    seed: Seed
     draws: list[TableDraw]
     log_wealths: list[float]
 

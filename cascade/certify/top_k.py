@@ -40,7 +40,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from cascade.certify.claim import Claim, Conditional, Guarantee, Rung
+from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
 from cascade.certify.standings import Counts, Floats, Graded, Standings
 from cascade.errors import CertificateError
 
@@ -65,7 +65,7 @@ class TopKPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sizes: list[int]
     chances: list[float]
     freeze: str
-    seed: int
+    seed: Seed
 
     @property
     def may_miss(self) -> int:
@@ -80,8 +80,8 @@ class TopKPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         growing = any(low >= high for high, low in pairwise(edges))
         if len(lengths) != 1 or self.k < 1 or growing:
             raise CertificateError("the plan of the evidence is no path of shrinking prefixes")
-        if self.seed < 0 or not all(map(math.isfinite, self.chances)):
-            raise CertificateError("the plan of the evidence has no seed or no finite chances")
+        if not all(map(math.isfinite, self.chances)):
+            raise CertificateError("the plan of the evidence has no finite chances")
 
 
 class TopKEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="top_k"):

@@ -177,3 +177,9 @@ def test_impossible_guarantees_are_refused(stream: Certificate) -> None:
 def test_unknown_fields_are_refused(stream: Certificate) -> None:
     with pytest.raises(CertificateError, match="unknown field"):
         from_json(to_json(stream).replace(b'"bound"', b'"extra":1,"bound"', 1))
+
+
+def test_a_seed_that_no_generator_takes_is_refused(tabular: Certificate) -> None:
+    forged = reseal(tabular, evidence=REPLACE(tabular.evidence, seed=-1))
+    with pytest.raises(CertificateError, match="seed"):
+        from_json(to_json(forged))

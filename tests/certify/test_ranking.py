@@ -471,7 +471,6 @@ def test_a_better_story_of_the_grades_changes_the_e_values(certificate: Certific
         {"k": 0},
         {"k": 500},
         {"rows": 100},
-        {"seed": -1},
     ],
 )
 def test_impossible_plans_are_refused(certificate: Certificate, change: dict[str, Any]) -> None:
