@@ -43,6 +43,14 @@ def test_commands_and_programs_exist(path: Path) -> None:
     assert [one for one in programs if not (ROOT / one).exists()] == []
 
 
+def test_every_experiment_is_there_and_is_named() -> None:
+    folder = ROOT / "training" / "experiments"
+    named = set(re.findall(r"`(\w+\.py)\b", (folder / "README.md").read_text()))
+    assert {one for one in named if not (folder / one).exists()} == set()
+    runnable = {path.name for path in folder.glob("*.py") if "__main__" in path.read_text()}
+    assert runnable - named == set()
+
+
 def test_the_readme_certifies_a_table() -> None:
     [code] = [one for one in blocks(ROOT / "README.md", "python") if "cascade.certify" in one]
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
