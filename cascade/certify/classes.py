@@ -1,4 +1,4 @@
-"""Hold every class of a table to the target, not only the average (ALGORITHMS C).
+"""Hold every class of a table to the target, not only the average.
 
 Knows labels, rows and one table audit a class; nothing of texts or models.
 

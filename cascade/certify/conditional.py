@@ -1,4 +1,4 @@
-"""Certify the answers given *below* the teacher, by themselves or one label's (ALGORITHMS C).
+"""Certify the answers given *below* the teacher, by themselves or one label's.
 
 Knows counts of answered and wrong draws a rung; nothing of models or where requests come from.
 

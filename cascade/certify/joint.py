@@ -1,4 +1,4 @@
-"""Certify how far a cascade of two or three tiers may answer a table by itself (ALGORITHMS B, A).
+"""Certify how far a cascade of two or three tiers may answer a table by itself.
 
 Knows zones of ranks, and which answers were wrong; nothing of texts, labels, models or prices.
 

@@ -1,4 +1,4 @@
-"""May this policy serve? The promotion rule (ALGORITHMS A''). Knows figures, not models.
+"""May this policy serve? The promotion rule. Knows figures, not models.
 
 A certificate alone is not enough: a useless proxy that answers few rows can hold one, because the
 teacher's rows count as agreeing. So the policy must also save money, and be better than an answer

@@ -1,4 +1,4 @@
-"""Certify one of a path of frozen policies for future requests (ALGORITHMS A').
+"""Certify one of a path of frozen policies for future requests.
 
 Knows counts of wrong answers a rung; nothing of models, prices or where the requests come from.
 

@@ -1,4 +1,4 @@
-"""Certify how far down a ranked table the policy may answer: the look-ahead audit (ALGORITHMS A).
+"""Certify how far down a ranked table the policy may answer: the look-ahead audit.
 
 Knows ranks, wrong answers and teacher calls; nothing of texts, labels or models.
 

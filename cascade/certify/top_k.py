@@ -1,4 +1,4 @@
-"""Certify how far down a proxy's ranking the teacher must look for its own top k (ALGORITHMS D).
+"""Certify how far down a proxy's ranking the teacher must look for its own top k.
 
 Knows ranks, grades and chances; nothing of texts, models or which row is worth grading next.
 

@@ -6,7 +6,7 @@ concern.
 
 Half of the rows are a uniform sample of the candidates, settled before any label is known: what is
 common, and how sure a proxy may be, is judged there. The other half are drawn one by one among the
-rest, from a mixture of three chances (ALGORITHMS F):
+rest, from a mixture of three chances:
 
 - a tenth: uniform, so that no row's weight is large;
 - where a plain model is unsure and nothing near was bought: margin times squared distance;

@@ -1,7 +1,7 @@
 """Turn a fitted answerer into ONNX, and refuse unless both answer alike.
 
 Knows graphs and how far two models differ; knows no calibration: calibrators stay in JSON, because
-converting them has gone wrong silently (MATERIALS, CalibratedClassifierCV over LightGBM).
+converting them has gone wrong silently (CalibratedClassifierCV over LightGBM).
 """
 
 from __future__ import annotations

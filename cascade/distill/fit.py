@@ -242,7 +242,7 @@ def fit_answerer(
     ----------
     X : (n, d) unit embeddings.
     y : (n,) the teacher's label indices in 0..n_labels-1; labels may be absent.
-    soft : (n, L) the teacher's label probabilities, used as targets where given (ALGORITHMS F).
+    soft : (n, L) the teacher's label probabilities, used as targets where given.
     learners : groups, the plainest first; ``usual_learners`` by default. A later group's best is
         kept only where its out-of-fold log-loss and errors are both lower by a standard error.
 

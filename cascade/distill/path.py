@@ -106,7 +106,7 @@ def build_path(
 
     With a price lambda for an error, the small tier stops where lambda (1 - a1) <= large. Before it
     there are three actions: the proxy stops, lambda (1 - a0); the small tier is asked,
-    small + E[min(lambda (1 - a1), large) | a0]; or it is skipped, large (ALGORITHMS B). The tiers
+    small + E[min(lambda (1 - a1), large) | a0]; or it is skipped, large. The tiers
     are those whose path is predicted to be cheapest where it is likely to be certified: the proxy
     alone, the small tier alone, or both. A chain can lose to its best pair (arXiv 2605.06350).
 
