@@ -18,7 +18,7 @@ CascadeError
 │   ├── NotEnoughSignal     one class only, or a minority that is too small
 │   └── ParityError         the exported model answers differently from the fitted one
 ├── CertificateError        a certificate is missing, forged or of the wrong kind
-├── PromotionRefused        rule A'' said no
+├── PromotionRefused        the promotion rule said no
 └── RegistryError           no such version or alias, or an artifact that does not verify
 """
 

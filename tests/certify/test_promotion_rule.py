@@ -1,4 +1,4 @@
-"""Rule A'': a useful proxy passes, a useless one never does, whatever certificate it holds."""
+"""The promotion rule: a useful proxy passes, a useless one never does, whatever certificate it holds."""
 
 from dataclasses import replace
 
