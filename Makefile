@@ -46,7 +46,7 @@ baselines: setup  ## BARGAIN, LOTUS, SUPG and TRACER, for training/experiments
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 	    --requirement training/experiments/baselines.txt
 
-bench: setup  ## every figure the README and the lab log quote
+bench: setup  ## embedding, fitting and an easy mix; needs a bbc-topic champion
 	$(BIN)/python serving/bench/embedding.py
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/fitting.py
 	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml

@@ -81,8 +81,13 @@ def set_benches(
     config: GatewayConfig, recipes: Mapping[str, Recipe], connections: Mapping[str, Connection]
 ) -> dict[str, Bench]:
     """A bench for every recipe; recipes with the same embedder share it."""
+    proxy = config.tiers.proxy
     embedders = {
-        name: Cached(load_embedder(name, Path(config.models), threads=config.tiers.proxy.threads))
+        name: Cached(
+            load_embedder(
+                name, Path(config.models), threads=proxy.threads, providers=proxy.providers
+            )
+        )
         for name in {recipe.embedder for recipe in recipes.values()}
     }
     return {

@@ -52,9 +52,12 @@ class ProxyTier(Strict, frozen=True):
     """The trained tier.
 
     threads : cores of ONNX Runtime for one batch.
+    providers : ONNX Runtime's execution providers for the embedder, first choice first. One that is
+        not there is logged, and the CPU serves.
     """
 
     threads: Count = 1
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 
 class Tiers(Strict, frozen=True):

@@ -1,4 +1,4 @@
-"""Reason codes: why an answer came from where it came from. Stable; documented in the README."""
+"""Reason codes: why an answer came from where it came from. Stable; see docs/reference.md."""
 
 from __future__ import annotations
 

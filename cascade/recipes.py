@@ -20,7 +20,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 Seed = Annotated[int, msgspec.Meta(ge=0)]
 
 REFUSED_KINDS = {
-    "rank": "graded labels need a ranking certificate, which does not exist yet",
+    "rank": "no gateway serves a ranking; use cascade.certify.audit_ranking on arrays",
     "chat": "free text has no closed set of labels to agree on",
     "multilabel": "several labels for one text have no single answer to agree on",
 }
@@ -34,7 +34,7 @@ class TextColumn(Strict, frozen=True):
 
 
 class Source(Strict, frozen=True):
-    """Where the texts are: a CSV, TSV or Parquet file, or a data set of ``data/fetch.yaml``.
+    """Where the texts are: a CSV, TSV or Parquet file,.
 
     gold : a column with human labels; only ever reported beside the agreement, never trained on.
     """

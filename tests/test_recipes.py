@@ -91,7 +91,7 @@ def test_examples_become_part_of_the_prompt(tmp_path: Path) -> None:
         (CLASSIFY + f"labels: {[f'l{i}' for i in range(151)]}\n", "151 labels"),
         (FILTER + "colour: red\n", "unknown field `colour`"),
         (FILTER.replace("text: text", "text: text, lines: 3"), "unknown field `lines`"),
-        (FILTER.replace("filter", "rank"), "refused: graded labels need a ranking certificate"),
+        (FILTER.replace("filter", "rank"), "refused: no gateway serves a ranking"),
         (FILTER.replace("filter", "chat"), "refused: free text has no closed set of labels"),
         (FILTER.replace("filter", "multilabel"), "refused: several labels for one text"),
         (FILTER.replace("filter", "poem"), "kind 'poem' is none of filter, classify"),

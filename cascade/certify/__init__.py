@@ -6,7 +6,7 @@ Usable without the rest of Cascade; needs numpy and msgspec. See docs/certificat
 from cascade.certify.aggregates import Aggregate, MeanAudit, MeanEvidence, ValueDraw
 from cascade.certify.aims import Precision, Recall
 from cascade.certify.audit import TableAudit, TableResult, audit_table, certify_stream
-from cascade.certify.bounds import Deadline, OpenEnded, agreement_lower, draws_needed
+from cascade.certify.bounds import Deadline, OpenEnded, agreement_lower
 from cascade.certify.certificate import (
     STREAM,
     Certificate,
@@ -94,7 +94,6 @@ __all__ = [
     "certify_filter",
     "certify_stream",
     "conditional_path",
-    "draws_needed",
     "filter_flow",
     "from_json",
     "plan_classes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -29,7 +29,7 @@ from cascade.certify.table import (
     TableEvidence,
     error_budget,
 )
-from cascade.errors import CertificateError, UnreadableAnswer, UsageError
+from cascade.errors import UnreadableAnswer, UsageError
 
 FREE_BELOW = Prices()
 RUNGS = 40
@@ -120,19 +120,6 @@ class TableAudit:
         self.ledger.record(settled)
         self.draws.append(settled)
 
-    def resume(self, draws: Iterable[TableDraw]) -> None:
-        """Go on where an equal audit (same predictions, same seed) was interrupted.
-
-        Raises
-        ------
-        CertificateError : the draws are those of another audit.
-        """
-        for draw in draws:
-            again = self.draw_from(draw.rung)
-            if (again.row, again.rank) != (draw.row, draw.rank):
-                raise CertificateError("these draws belong to another table, policy or seed")
-            self.record(again, draw.wrong)
-
     def answered(self) -> NDArray[np.int64]:
         """Rows that the policy may answer, labelled ones left out.
 
@@ -196,7 +183,7 @@ def audit_table(
     ----------
     oracle : row -> whether the policy's frozen answer differs from the teacher's. Where it raises
         ``UnreadableAnswer`` the row counts as wrong. Called from threads if ``workers > 1``.
-    label_budget : most labels to buy, resumed ones included. Stopping early is always valid.
+    label_budget : most labels to buy. Stopping early is always valid.
     table_digest : sha256 of the table, to which the certificate is tied.
     workers : labels bought at the same time. The draws depend on their number, never on which
         label arrives first.

@@ -1,22 +1,15 @@
 """How sure a count of wrong answers makes us. Knows counts; nothing of rungs, rows or labels.
 
-Two families, never mixed:
-
-- *fixed n* (``binomial_lower``, ``binomial_upper``): looked at once, after a number of draws that
-  was fixed before the first one;
-- *anytime* (``log_wealth``, ``agreement_lower``): may be looked at after every draw and the
-  sampling stopped whenever one likes.
-
-A bet is a gambler's wealth against the null "the risk is at least ``risk``". Under the null the
+Everything here may be looked at after every draw, and the sampling stopped whenever one likes. A
+bet is a gambler's wealth against the null "the risk is at least ``risk``". Under the null the
 wealth is a nonnegative supermartingale that starts at 1, so it ever reaches 1/delta with
-probability at most delta (Ville 1939).
+probability at most delta [2]_.
 
 References
 ----------
-.. [1] Clopper & Pearson (1934), The use of confidence or fiducial limits, Biometrika 26.
-.. [2] Waudby-Smith & Ramdas (2020), Estimating means of bounded random variables by betting,
+.. [1] Waudby-Smith & Ramdas (2020), Estimating means of bounded random variables by betting,
        arXiv 2010.09686, Theorem 3 (hedged capital; here one-sided).
-.. [3] Ville (1939), Etude critique de la notion de collectif.
+.. [2] Ville (1939), Etude critique de la notion de collectif.
 """
 
 from __future__ import annotations
@@ -45,26 +38,6 @@ def binomial_cdf(n: int, p: float) -> Floats:
     return np.asarray(np.minimum(np.cumsum(np.exp(log_pmf)), 1.0))
 
 
-def binomial_upper(wrong: int, n: int, delta: float) -> float:
-    """Upper bound of a risk after ``wrong`` wrong answers in a fixed ``n`` draws [1]_.
-
-    >>> round(binomial_upper(0, 30, 0.05), 4)
-    0.095
-    """
-    if wrong >= n:
-        return 1.0
-    return _bisect(lambda risk: binomial_cdf(n, risk)[wrong] <= delta)
-
-
-def binomial_lower(right: int, n: int, delta: float) -> float:
-    """Lower bound of an agreement after ``right`` right answers in a fixed ``n`` draws [1]_.
-
-    >>> round(binomial_lower(30, 30, 0.05), 4)
-    0.905
-    """
-    return 1.0 - binomial_upper(n - right, n, delta)
-
-
 def allowed_wrong(n: int, risk: float, delta: float) -> int:
     """Most wrong answers in ``n`` draws that still disprove "risk >= ``risk``"; -1 if none do.
 
@@ -87,7 +60,7 @@ def log_wealth(draws: int, wrong: ArrayLike, risk: float, fractions: Floats = GR
 
     Returns
     -------
-    (...) log wealth. The mean of e-values is an e-value, so the mixture needs no correction [2]_.
+    (...) log wealth. The mean of e-values is an e-value, so the mixture needs no correction [1]_.
 
     >>> log_wealth(40, [0, 2], 0.10).round(2).tolist()
     [2.79, 0.3]
@@ -100,7 +73,7 @@ def log_wealth(draws: int, wrong: ArrayLike, risk: float, fractions: Floats = GR
 
 
 def agreement_lower(right: int, n: int, delta: float) -> float:
-    """Anytime lower bound of an agreement: valid after every draw, whatever made us stop [2]_.
+    """Anytime lower bound of an agreement: valid after every draw, whatever made us stop [1]_.
 
     >>> round(agreement_lower(120, 130, 0.05), 3), agreement_lower(0, 0, 0.05)
     (0.84, 0.0)
@@ -164,25 +137,3 @@ class OpenEnded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="op
 
 Bets = Deadline | OpenEnded
 """How to bet against "risk >= ``risk``": the same for every rung, chosen before the draws."""
-
-
-def draws_needed(risk: float, target: float, delta: float, chance: float = 0.8) -> int:
-    """Draws with which a policy of true ``risk`` certifies ``target`` with probability ``chance``.
-
-    For dry runs: exact for ``Deadline`` bets. Raises nothing; a risk within .002 of 1 - target
-    needs more than a million draws and gets that number.
-
-    >>> draws_needed(0.05, target=0.90, delta=0.05), draws_needed(0.0, target=0.90, delta=0.1)
-    (180, 22)
-    """
-    n = 8
-    while n < 1_000_000 and _power(n, risk, target, delta) < chance:
-        n = max(n + 1, int(n * 1.02))
-    return n
-
-
-def _power(n: int, risk: float, target: float, delta: float) -> float:
-    allowed = allowed_wrong(n, 1 - target, delta)
-    if allowed < 0:
-        return 0.0
-    return float(binomial_cdf(n, max(risk, 1e-12))[allowed])

@@ -62,7 +62,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     conditional : the agreement among the rows answered below the teacher.
     method : the theorem, in words.
     metric : what is at least ``bound``: ``agreement`` over all rows, or ``precision``, ``recall``,
-        ``recall@<k>`` or ``agreement:<label>``.
+        ``recall@<k>``, ``agreement:<label>``, or ``agreement:*`` of all answers below the teacher.
     valid_for : ``stream`` or ``table:<sha256>``; never use one for the other.
     evidence : the draws, the rungs and what each rung's wealth came to.
     digest : sha256 over the canonical JSON of all the rest.

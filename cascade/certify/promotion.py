@@ -105,7 +105,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All conditions of the rule, in its order."""
+    """The conditions of the rule, in its order; without a certificate only the first."""
 
     conditions: tuple[Condition, ...]
 
@@ -127,7 +127,7 @@ def promotion_verdict(
     sample: Sample,
     rule: Rule = STANDARD,
 ) -> Verdict:
-    """Judge a policy. Every condition is judged, so that the report is complete.
+    """Judge a policy. With a certificate every condition is judged, so that the report is complete.
 
     Parameters
     ----------

@@ -172,7 +172,9 @@ def verify(file: Annotated[Path, typer.Argument(help="A certificate as JSON.")])
     except OSError as exc:
         raise CertificateError(f"{file} cannot be read: {exc.strerror}") from exc
     certify.verify(found)
-    typer.echo(f"valid for {found.valid_for}: agreement >= {found.bound:.3f}, delta {found.delta}")
+    typer.echo(
+        f"valid for {found.valid_for}: {found.metric} >= {found.bound:.3f}, delta {found.delta}"
+    )
 
 
 def _in_shop(config: Path, recipe: Path, step: Any, limit_dollars: float) -> Any:

@@ -27,7 +27,7 @@ def model_card(report: DistillReport, certificate: Certificate | None = None) ->
 
 
 def claim_in_words(certificate: Certificate) -> str:
-    """What a certificate promises, as one paragraph."""
+    """What a champion's certificate, always one of agreement, promises; as one paragraph."""
     return (
         f"With probability at least {1 - certificate.delta:.0%}, at least "
         f"**{certificate.target:.0%}** of all final answers are the ones that the teacher would "

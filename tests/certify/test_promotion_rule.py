@@ -1,4 +1,4 @@
-"""The promotion rule: a useful proxy passes, a useless one never does, whatever certificate it holds."""
+"""Promotion: a useful proxy passes, a useless one never does, whatever certificate it holds."""
 
 from dataclasses import replace
 

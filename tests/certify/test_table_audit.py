@@ -184,21 +184,6 @@ def test_concurrent_buying_does_not_depend_on_who_answers_first() -> None:
     assert list(bought(lambda row: row % 3 / 500)) == list(bought(lambda row: -row % 5 / 500))
 
 
-def test_an_interrupted_audit_goes_on_where_it_was() -> None:
-    def audit() -> TableAudit:
-        return TableAudit(
-            np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(0)
-        )
-
-    whole, half = audit(), audit()
-    result = audit_table(whole, lambda row: row % 20 == 0, 60, "ab12")
-    half.resume(whole.draws[:10])
-    assert audit_table(half, lambda row: row % 20 == 0, 60, "ab12").labels == result.labels
-    other = TableAudit(np.linspace(0.8, 1, 300), Guarantee(0.8, 0.1), rng=np.random.default_rng(1))
-    with pytest.raises(CertificateError, match="another table, policy or seed"):
-        other.resume(whole.draws)
-
-
 def test_a_rung_that_is_used_up_cannot_be_drawn_from() -> None:
     audit = TableAudit(np.full(40, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
     for _ in range(int(audit.ledger.sizes[0])):

@@ -283,22 +283,7 @@ def test_trap_unreadable_answers_left_out() -> None:
     assert held(int(counted.sum()), runs)
 
 
-# --- A and A': two claims, two certificates ------------------------------------------------------
-
-
-def test_trap_a_table_certificate_says_nothing_of_the_stream() -> None:
-    rng, runs = np.random.default_rng(2), 400
-    wrong = rng.binomial(50, 1.2 * RISK, runs)  # tables of 50 rows, from a stream that is too bad
-    certified = wrong <= 5  # every label bought: no table certificate is ever false
-    assert broken(int(certified.sum()), runs)  # but each says something false of the stream
-
-
-def test_trap_a_stream_certificate_says_nothing_of_a_table() -> None:
-    rng, runs = np.random.default_rng(3), 400
-    audits = rng.binomial(2_000, 0.8 * RISK, runs)
-    certified = audits <= allowed_wrong(2_000, RISK, DELTA)  # and truly so: the risk is .08
-    too_wrong = rng.binomial(50, 0.8 * RISK, runs) > 5
-    assert certified.mean() > 0.9 and broken(int((certified & too_wrong).sum()), runs)
+# --- two claims, two certificates -----------------------------------------------------------------
 
 
 def test_each_certificate_is_refused_for_the_other_use() -> None:

@@ -90,7 +90,7 @@ def test_validate_without_tasks(home: Home) -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"kind": "rank"}, "ranking certificate"),
+        ({"kind": "rank"}, "no gateway serves a ranking"),
         ({"labels": ["a", "a"]}, "labels occur twice"),
         ({"colour": "red"}, "unknown field `colour`"),
         ({"prompt": " "}, "prompt is empty"),
