@@ -31,6 +31,10 @@ CAREFUL: Final = 0.25
 LIKELY: Final = 0.8
 """The certified rung's, likewise, as a guess: there the tier sets are compared."""
 
+CLEARLY: Final = 0.05
+"""Share of requests that a path must spare the teacher beyond the cheapest one, to be preferred to
+it where the training rows cannot tell their costs apart."""
+
 Thresholds = dict[str, float]
 
 
@@ -91,12 +95,17 @@ class _Trade:
         return float(cuts[first]), 0.0 if last == len(self.ends) else float(cuts[last])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Policy:
-    """A rung, and the predicted cost of a request under it."""
+    """A rung, and what each training row would cost under it, (n,)."""
 
     rung: Rung
-    cost: float
+    spent: Floats
+
+    @property
+    def cost(self) -> float:
+        """Predicted cost of a request."""
+        return float(self.spent.mean())
 
 
 def build_path(
@@ -106,9 +115,10 @@ def build_path(
 
     With a price lambda for an error, the small tier stops where lambda (1 - a1) <= large. Before it
     there are three actions: the proxy stops, lambda (1 - a0); the small tier is asked,
-    small + E[min(lambda (1 - a1), large) | a0]; or it is skipped, large. The tiers
-    are those whose path is predicted to be cheapest where it is likely to be certified: the proxy
-    alone, the small tier alone, or both. A chain can lose to its best pair (arXiv 2605.06350).
+    small + E[min(lambda (1 - a1), large) | a0]; or it is skipped, large. The tiers are the proxy
+    alone, the small tier alone, or both: whichever is predicted to be cheapest where the path is
+    likely to be certified, since a chain can lose to its best pair (arXiv 2605.06350). Where the
+    training rows cannot tell the difference, it is one that asks the teacher clearly less.
 
     Parameters
     ----------
@@ -131,8 +141,8 @@ def build_path(
     paths = [path for tiers in tier_sets if (path := _cheaper_and_cheaper(trade, tiers))]
     if not paths:
         raise NotEnoughSignal("no tier below the teacher would answer anything: buy more labels")
-    cheapest = min(paths, key=lambda path: _cost_at(path, LIKELY * (1 - target), costs))
-    within = _between(cheapest, CAREFUL * (1 - target), BEYOND * (1 - target))
+    chosen = _cheapest(paths, LIKELY * (1 - target), costs)
+    within = _between(chosen, CAREFUL * (1 - target), BEYOND * (1 - target))
     return _evenly(within, rungs)
 
 
@@ -191,23 +201,36 @@ def _describe(trade: _Trade, thresholds: Thresholds) -> _Policy:
     by_proxy = trade.proxy >= thresholds[PROXY]
     shares = {PROXY: float(by_proxy.mean())}
     risk = ((1.0 - trade.proxy) * by_proxy).mean()
-    cost = 0.0
+    spent = np.where(by_proxy, 0.0, trade.costs.large)
     if SMALL in thresholds:
         asked = ~by_proxy & (trade.proxy >= thresholds[SKIP]) & (trade.proxy > 0.0)
         by_small = asked & (trade.small >= thresholds[SMALL])
         shares[SMALL] = float(by_small.mean())
         risk += ((1.0 - trade.small) * by_small).mean()
-        cost += trade.costs.small * float(asked.mean())
+        spent = trade.costs.small * asked + np.where(by_small, 0.0, spent)
     shares[LARGE] = 1.0 - sum(shares.values())
-    cost += trade.costs.large * shares[LARGE]
     named = {key: at for key, at in thresholds.items() if key != SKIP or at > 0.0}
-    return _Policy(Rung(named, shares, float(risk)), cost)
+    return _Policy(Rung(named, shares, float(risk)), spent)
 
 
-def _cost_at(path: list[_Policy], risk: float, costs: Costs) -> float:
-    """The predicted cost of the boldest policy within ``risk``; the teacher's where there is
-    none."""
-    return min((one.cost for one in path if one.rung.risk <= risk), default=costs.large)
+def _cheapest(paths: list[list[_Policy]], risk: float, costs: Costs) -> list[_Policy]:
+    """The path whose best policy within ``risk`` costs least; or another within a standard error of
+    it, row by row, if that one spares the teacher clearly more."""
+    reached = [_within(path, risk, costs) for path in paths]
+    best = min(reached, key=lambda policy: policy.cost)
+    excess = [policy.spent - best.spent for policy in reached]
+    tied = [one.mean() <= one.std() / np.sqrt(len(one)) for one in excess]
+    rivals = [policy for policy, tie in zip(reached, tied, strict=True) if tie]
+    sparing = min(rivals, key=lambda policy: policy.rung.shares[LARGE])
+    clearly = sparing.rung.shares[LARGE] < best.rung.shares[LARGE] - CLEARLY
+    return paths[reached.index(sparing if clearly else best)]
+
+
+def _within(path: list[_Policy], risk: float, costs: Costs) -> _Policy:
+    """The cheapest policy within ``risk``; where there is none, the teacher answers everything."""
+    teacher = _Policy(Rung({}, {LARGE: 1.0}, 0.0), np.full(len(path[0].spent), costs.large))
+    able = [policy for policy in path if policy.rung.risk <= risk]
+    return min(able, key=lambda policy: policy.cost, default=teacher)
 
 
 def _between(path: list[_Policy], least: float, most: float) -> list[_Policy]:
