@@ -131,6 +131,8 @@ class MeanAudit:
         self.known = dict(known or {})
         require_unit(self.predictions)
         require_unit(list(self.known.values()))
+        if not set(self.known) <= set(range(len(self.predictions))):
+            raise UsageError("a known value belongs to a row that is not in the table")
         self.open = np.setdiff1d(np.arange(len(predictions)), np.fromiter(self.known, np.int64))
         self.chances = first_chances(self.predictions[self.open], EVEN)
         self.draws: list[ValueDraw] = []

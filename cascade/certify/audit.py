@@ -67,7 +67,7 @@ class TableAudit:
         sizes = rung_sizes(errors, len(p_agree), guarantee)
         self.predicted = errors[sizes - 1].tolist()
         rungs = [
-            Rung({tier: float(1 - self.p_wrong[size - 1])}, float(size / len(p_agree)))
+            Rung({tier: _threshold(1 - self.p_wrong, size)}, float(size / len(p_agree)))
             for size in sizes
         ]
         self.ledger = Ledger(guarantee, len(p_agree), rungs, sizes.tolist(), self.predicted)
@@ -167,6 +167,13 @@ class TableResult:
     answered: NDArray[np.int64]
     labels: dict[int, bool]
     unreadable: tuple[int, ...]
+
+
+def _threshold(ranked: NDArray[np.float64], size: int) -> float:
+    """Least confidence that only rows of the prefix reach: of a tie that it cuts, none."""
+    last = ranked[size - 1]
+    cut = size < len(ranked) and ranked[size] == last
+    return float(np.nextafter(last, 2.0) if cut else last)
 
 
 def audit_table(

@@ -18,6 +18,7 @@ from cascade.certify.claim import Guarantee, Rung
 from cascade.certify.classes import affordable
 from cascade.certify.conditional import ANY, ConditionalAudit
 from cascade.certify.path import BEYOND, RUNGS
+from cascade.errors import UsageError
 
 Strings = NDArray[np.str_]
 Bools = NDArray[np.bool_]
@@ -108,6 +109,8 @@ def plan_classes(
     [('yes', [0.5])]
     """
     labels = [str(label) for label in np.unique(answers) if label != BY_TEACHER]
+    if ANY in labels:
+        raise UsageError(f"no label may be called {ANY!r}: it stands for all answers")
     shares = {label: (answers == label).mean(axis=0) for label in labels}  # (G,) each
     kept = affordable([draws * shares[label].max() for label in labels], guarantee)
     share_of_delta = Guarantee(guarantee.target, guarantee.delta / max(len(kept), 1))

@@ -26,9 +26,10 @@ from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
 from cascade.certify.claim import Guarantee
 from cascade.certify.class_evidence import ClassEvidence
+from cascade.certify.conditional import ANY
 from cascade.certify.planner import Prices
 from cascade.certify.table import TableDraw
-from cascade.errors import UnreadableAnswer
+from cascade.errors import UnreadableAnswer, UsageError
 
 Strings = NDArray[np.str_]
 
@@ -98,6 +99,8 @@ class ClassAudit:
         known: Collection[int] = (),
     ) -> None:
         labels, rows = np.unique(answers, return_counts=True)
+        if ANY in labels:
+            raise UsageError(f"no label may be called {ANY!r}: it stands for all answers")
         kept = affordable(rows.tolist(), guarantee)
         self.escalated = tuple(str(one) for one in np.delete(labels, kept))
         """Classes too small to be held to the target: the teacher answers all their rows."""

@@ -90,6 +90,7 @@ class ConditionalAudit:
         self.bets = tuple(Deadline(int(draws)) for draws in planned)
         self.label = label
         self.draws: list[StreamDraw] = []
+        self._ids: set[str] = set()
         self.seen = np.zeros(len(rungs), dtype=np.int64)
         self.wrong = np.zeros(len(rungs), dtype=np.int64)
         self.highest = np.zeros(len(rungs))  # largest log wealth so far; 0 is wealth 1
@@ -130,6 +131,9 @@ class ConditionalAudit:
         """
         if np.any(self.seen + answered > [bet.draws for bet in self.bets]):
             raise UsageError(f"draw {id} is one more than was planned: count all draws first")
+        if id in self._ids:
+            raise UsageError(f"draw {id} was recorded before")
+        self._ids.add(id)
         self.draws.append(StreamDraw(id, _outcome(answered, wrong)))
         self.seen += answered
         self.wrong += answered & wrong
@@ -170,7 +174,7 @@ class ConditionalAudit:
         if best is None:
             raise CertificateError(
                 f"no rung reached {self.guarantee.target:.3f} agreement on the answer "
-                f"{self.label!r}: take more draws, a first rung that answers more of them or a "
+                f"{self.label!r}: take fresh draws, a first rung that answers more of them or a "
                 "lower target"
             )
         rows = int(self.seen[best])

@@ -169,7 +169,10 @@ class Planner(Protocol):
     """Chooses the next draw. No choice can break a claim, only waste labels."""
 
     def plan(self, audit: FilterAudit, labels_left: int) -> Plan | None:
-        """How to weigh the next draw; None to stop. May read everything in ``audit``."""
+        """How to weigh the next draw; None to stop.
+
+        May read what ``audit`` knows, but not its seed: who knew the next draw could steer it.
+        """
         ...
 
 

@@ -88,6 +88,7 @@ class StreamAudit:
         self.rungs = tuple(rungs)
         self.bets = bets
         self.draws: list[StreamDraw] = []
+        self._ids: set[str] = set()
         self.answered = np.zeros(len(rungs), dtype=np.int64)  # labelled draws answered below
         self.wrong = np.zeros(len(rungs), dtype=np.int64)
         self.highest = np.zeros(len(rungs))  # largest log wealth so far; 0 is wealth 1
@@ -140,8 +141,11 @@ class StreamAudit:
         """
         if self.over:
             raise UsageError("this audit is over: take the certificate, or start a new one")
+        if id in self._ids:
+            raise UsageError(f"draw {id} was recorded before: every draw has an id of its own")
         if wrong is None and self.wants(answered):
             raise UsageError(f"draw {id} needs the teacher's label: a rung in the race answers it")
+        self._ids.add(id)
         self.draws.append(StreamDraw(id, _outcome(answered, wrong)))
         if wrong is not None:
             self.answered += answered
@@ -177,7 +181,7 @@ class StreamAudit:
         if best is None:
             raise CertificateError(
                 f"no rung reached {self.guarantee.target:.3f} agreement in {len(self.draws)} "
-                "draws: take more draws, a more conservative first rung or a lower target"
+                "draws: take fresh draws, a more conservative first rung or a lower target"
             )
         rows = int(self.answered[best])
         right = rows - int(self.wrong[best])

@@ -31,6 +31,8 @@ CAREFUL: Final = 0.25
 LIKELY: Final = 0.8
 """The certified rung's, likewise, as a guess: there the tier sets are compared."""
 
+DOUBT: Final = 1.645
+"""Standard errors by which a path must be dearer to count as dearer: 95% of a normal's."""
 CLEARLY: Final = 0.05
 """Share of requests that a path must spare the teacher beyond the cheapest one, to be preferred to
 it where the training rows cannot tell their costs apart."""
@@ -214,12 +216,12 @@ def _describe(trade: _Trade, thresholds: Thresholds) -> _Policy:
 
 
 def _cheapest(paths: list[list[_Policy]], risk: float, costs: Costs) -> list[_Policy]:
-    """The path whose best policy within ``risk`` costs least; or another within a standard error of
-    it, row by row, if that one spares the teacher clearly more."""
+    """The path whose best policy within ``risk`` costs least; or one that the training rows, taken
+    in pairs, cannot tell from it, if that one spares the teacher clearly more."""
     reached = [_within(path, risk, costs) for path in paths]
     best = min(reached, key=lambda policy: policy.cost)
     excess = [policy.spent - best.spent for policy in reached]
-    tied = [one.mean() <= one.std() / np.sqrt(len(one)) for one in excess]
+    tied = [one.mean() <= DOUBT * one.std() / np.sqrt(len(one)) for one in excess]
     rivals = [policy for policy, tie in zip(reached, tied, strict=True) if tie]
     sparing = min(rivals, key=lambda policy: policy.rung.shares[LARGE])
     clearly = sparing.rung.shares[LARGE] < best.rung.shares[LARGE] - CLEARLY

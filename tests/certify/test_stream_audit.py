@@ -1,5 +1,6 @@
 """Stream certificates: as valid as promised, no label bought for nothing, replayable."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -159,3 +160,13 @@ def test_a_path_has_a_rung() -> None:
 def test_targets_are_shares() -> None:
     with pytest.raises(UsageError, match="strictly between"):
         Guarantee(1.0, 0.05)
+
+
+def test_a_draw_counts_once() -> None:
+    audit = StreamAudit(Guarantee(0.9, 0.05), [Rung({"proxy": 0.9}, 0.5)], Deadline(30))
+    audit.record("a", np.array([True]), np.array([False]))
+    with pytest.raises(UsageError, match="was recorded before"):
+        audit.record("a", np.array([True]), np.array([False]))
+    evidence = msgspec.structs.replace(audit.evidence(), draws=audit.draws * 29)
+    with pytest.raises(CertificateError, match="was recorded before"):
+        evidence.replay()

@@ -275,3 +275,9 @@ def test_a_tampered_freeze_is_refused() -> None:
     resealed = msgspec.structs.replace(tampered, digest=_digest(tampered))
     verify(resealed)
     assert resealed.evidence.freeze != freeze_digest(audit.order)
+
+
+def test_a_threshold_never_reaches_rows_outside_the_certified_prefix() -> None:
+    """All confidences are equal: a prefix cuts the tie, so its threshold admits nobody unseen."""
+    audit = TableAudit(np.full(1000, 0.9), Guarantee(0.9, 0.1), rng=np.random.default_rng(0))
+    assert all(rung.thresholds["proxy"] > 0.9 for rung in audit.ledger.rungs if rung.share < 1)
