@@ -161,3 +161,12 @@ def test_a_useless_proxy_never_answers() -> None:
 def test_certainty_everywhere_is_one_rung() -> None:
     (only,) = build_path(np.ones(50), None, Costs(0.3, 1.0), target=0.9)
     assert handled(only) == 1.0 and only.risk == 0.0
+
+
+def test_where_costs_cannot_be_told_apart_the_teacher_is_spared() -> None:
+    """Alone, the proxy is predicted to cost .27, with the small tier .28: 300 rows cannot tell."""
+    a0, a1 = confidences(3, 300)
+    costs, within = Costs(0.66, 1.0), 0.08  # the risk at which tier sets are compared
+    alone, both = build_path(a0, None, costs, target=0.9), build_path(a0, a1, costs, target=0.9)
+    kept = [rung.shares["large"] for rung in alone if rung.risk <= within]
+    assert min(rung.shares["large"] for rung in both if rung.risk <= within) < min(kept) - 0.1
