@@ -108,8 +108,6 @@ def test_few_rows_are_filled_with_mixtures() -> None:
 def test_the_linear_graph_is_its_formula() -> None:
     weights, bias = np.array([[1.0, -1.0]]), np.array([0.5, 0.0])
     classifier = Linear(weights, bias, np.array([0, 1]))
-    answerer = Answerer(
-        classifier, 2, np.zeros((0, 2)), np.zeros(0, np.int64), np.ones(0), "by hand"
-    )
+    answerer = Answerer(classifier, 2, np.zeros((0, 2)), np.zeros(0, np.int64), "by hand")
     (found,) = open_answerer(to_onnx(answerer, 1)).run(None, {"embedding": np.ones((1, 1), "f4")})
     assert found[0, 0] == pytest.approx(1 / (1 + np.exp(-2.5)))
