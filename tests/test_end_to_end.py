@@ -84,7 +84,7 @@ examples:  # without them the 135M talks instead of answering
   - {{text: The service was dreadful., label: "no"}}
 source: {{table: {folder}/reviews.csv, text: text}}
 guarantee: {{target: 0.8, delta: 0.2}}
-buy: {{train: 32, certify: 20, evaluate: 20}}
+buy: {{train: 40, certify: 60, evaluate: 20}}
 """
 
 
