@@ -38,6 +38,15 @@ def binomial_cdf(n: int, p: float) -> Floats:
     return np.asarray(np.minimum(np.cumsum(np.exp(log_pmf)), 1.0))
 
 
+def leading(true: ArrayLike) -> int:
+    """How many are true before the first that is not: fixed-sequence testing certifies no more.
+
+    >>> leading([True, True, False, True]), leading([])
+    (2, 0)
+    """
+    return int(np.argmin(np.append(np.asarray(true, dtype=np.bool_), False)))
+
+
 def allowed_wrong(n: int, risk: float, delta: float) -> int:
     """Most wrong answers in ``n`` draws that still disprove "risk >= ``risk``"; -1 if none do.
 

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.certify.bounds import Deadline, allowed_wrong
+from cascade.certify.bounds import Deadline, allowed_wrong, leading
 from cascade.certify.claim import AGREEMENT, Claim, Conditional, Guarantee, Rung
 from cascade.certify.stream import RIGHT, TEACHER, WRONG, StreamDraw
 from cascade.errors import CertificateError, UsageError
@@ -98,13 +98,12 @@ class ConditionalAudit:
         winnable = [
             allowed_wrong(bet.draws, guarantee.risk, guarantee.delta) >= 0 for bet in self.bets
         ]
-        self._alive = int(np.argmin([*winnable, False]))
+        self._alive = leading(winnable)
 
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first upward."""
-        crossed = self.highest >= self.guarantee.log_bar
-        return int(np.argmin(crossed)) if not crossed.all() else len(self.rungs)
+        return leading(self.highest >= self.guarantee.log_bar)
 
     @property
     def certified(self) -> int | None:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from cascade.certify.aims import Aim, Bools, Found, Frozen, Precision, Recall
+from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Rung, Seed
 from cascade.certify.filter_cells import cell_edges
 from cascade.certify.weighted import Floats, Ints, Plan, WeightedLedger, WeightedLottery
@@ -70,7 +71,7 @@ class Book:
         """How many rungs are certified, from the first onward."""
         crossed = (self.highest >= self.aim.guarantee.log_bar) | self.ledger.refuted
         crossed &= self.aim.tenable(self.frozen, self.found)
-        return len(crossed) if crossed.all() else int(np.argmin(crossed))
+        return leading(crossed)
 
     @property
     def zone(self) -> Bools:

@@ -39,6 +39,7 @@ import msgspec
 import numpy as np
 
 from cascade.certify import gamblers
+from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Seed
 from cascade.certify.stakes import Stakes, plan_stakes
 from cascade.certify.table import error_budget
@@ -188,7 +189,7 @@ class JointLedger:
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first upward."""
-        return _leading((self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0))
+        return leading((self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0))
 
     @property
     def stakes(self) -> Stakes:
@@ -216,7 +217,7 @@ class JointLedger:
         any rung that plays and has something left to win would ask for it."""
         # those that ever crossed have nothing to win. Not ``passed``: it falls when a rung is
         # refuted, so a draw that waited meanwhile would seem to lack an answer
-        racing = slice(_leading(self.highest >= self.guarantee.log_bar), rung + 1)
+        racing = slice(leading(self.highest >= self.guarantee.log_bar), rung + 1)
         asks = (self.proxied[racing] <= rank) & (rank < self.asked[racing])
         return rank not in self._trusts and bool(asks.any())
 
@@ -320,8 +321,3 @@ class JointLedger:
             method="fixed-sequence betting without replacement, all tiers together "
             "(Waudby-Smith & Ramdas; Ville)",
         )
-
-
-def _leading(true: Bools) -> int:
-    """How many are true before the first that is not."""
-    return int(np.argmin(np.append(true, False)))

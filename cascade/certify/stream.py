@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.certify.bounds import Bets, Deadline, agreement_lower
+from cascade.certify.bounds import Bets, Deadline, agreement_lower, leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung
 from cascade.errors import CertificateError, UsageError
 
@@ -97,8 +97,7 @@ class StreamAudit:
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first upward."""
-        crossed = self.highest >= self.guarantee.log_bar
-        return int(np.argmin(crossed)) if not crossed.all() else len(self.rungs)
+        return leading(self.highest >= self.guarantee.log_bar)
 
     @property
     def certified(self) -> int | None:

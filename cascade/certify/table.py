@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.certify import gamblers
+from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
 from cascade.errors import CertificateError
 
@@ -187,8 +188,7 @@ class Ledger:
     @property
     def passed(self) -> int:
         """How many rungs are certified, from the first upward."""
-        crossed = (self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0)
-        return int(np.argmin(crossed)) if not crossed.all() else len(self.sizes)
+        return leading((self.highest >= self.guarantee.log_bar) & (self.null_wrong > 0))
 
     @property
     def opinion(self) -> Floats:

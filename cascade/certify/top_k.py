@@ -40,6 +40,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
+from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
 from cascade.certify.standings import Counts, Floats, Graded, Standings
 from cascade.errors import CertificateError
@@ -160,8 +161,7 @@ class TopKLedger:
     @property
     def passed(self) -> int:
         """How many prefixes are certified, from the longest downward."""
-        crossed = (self.highest >= self.plan.guarantee.log_bar) & (self.null_left > 0)
-        return int(np.argmin(crossed)) if not crossed.all() else len(self.sizes)
+        return leading((self.highest >= self.plan.guarantee.log_bar) & (self.null_left > 0))
 
     @property
     def done(self) -> bool:

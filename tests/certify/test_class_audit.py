@@ -34,14 +34,10 @@ from cascade.certify.certificate import _digest
 from cascade.certify.class_path import BY_TEACHER
 from cascade.certify.classes import affordable, least_rows
 from cascade.errors import CertificateError, UnreadableAnswer, UsageError
+from tests.binomial import binomial_limit
 
 REPLACE = msgspec.structs.replace
 WANTED = Guarantee(0.9, 0.1)
-
-
-def binomial_limit(delta: float, runs: int) -> float:
-    """What a share of failures exceeds once in a hundred, if their chance is delta."""
-    return delta + 2.33 * float(np.sqrt(delta * (1 - delta) / runs))
 
 
 # ---- tables

@@ -28,14 +28,10 @@ from cascade.certify.ranking import prefix_sizes
 from cascade.certify.standings import Graded, Place, Standings
 from cascade.certify.top_k import Lottery, TopKLedger, TopKPlan
 from cascade.errors import CertificateError, UnreadableAnswer, UsageError
+from tests.binomial import binomial_limit
 
 REPLACE = msgspec.structs.replace
 WIDE = Guarantee(0.8, 0.1)
-
-
-def binomial_limit(delta: float, runs: int) -> float:
-    """What a share of failures exceeds once in a hundred, if their chance is delta."""
-    return delta + 2.33 * float(np.sqrt(delta * (1 - delta) / runs))
 
 
 def ranks_of(grades: np.ndarray, seed: int) -> np.ndarray:
