@@ -38,6 +38,7 @@ from cascade.errors import CertificateError
 
 Floats = NDArray[np.float64]
 
+PRIOR = np.append((1 - gamblers.LEARNER) * gamblers.PRIOR, gamblers.LEARNER)  # (C,) gamblers
 FRESH = 8  # bets are planned anew after an eighth more labels
 
 
@@ -159,11 +160,10 @@ class Ledger:
         self.budget = error_budget(guarantee, rows)
         # segment s: the ranks that rung s has and rung s - 1 has not
         self.left = np.diff(self.sizes, prepend=0).astype(np.float64)  # (S,) unlabelled rows
-        self.believed = gamblers.beliefs(np.diff(predicted, prepend=0.0) / self.left)  # (C, S)
-        self.log_belief = np.log(gamblers.PRIOR)  # (C,) up to a constant: who predicted best so far
+        self.p_wrong = np.diff(predicted, prepend=0.0) / self.left  # (S,) at the freeze
         self.found = np.zeros(len(sizes), dtype=np.int64)  # wrong rows found in each prefix
         self.drawn = np.zeros(len(sizes), dtype=np.int64)
-        self.log_wealth = np.zeros((len(sizes), len(gamblers.SHIFTS)))
+        self.log_wealth = np.zeros((len(sizes), len(PRIOR)))
         self.highest = np.zeros(len(sizes))
         self.labels = 0
         if sizes:
@@ -183,7 +183,7 @@ class Ledger:
     def now(self) -> Floats:
         """(G,) log wealth of each rung: the mean over its gamblers, which is an e-value too."""
         top = self.log_wealth.max(axis=1)
-        return np.asarray(top + np.log(np.exp(self.log_wealth - top[:, None]) @ gamblers.PRIOR))
+        return np.asarray(top + np.log(np.exp(self.log_wealth - top[:, None]) @ PRIOR))
 
     @property
     def passed(self) -> int:
@@ -193,7 +193,9 @@ class Ledger:
     @property
     def opinion(self) -> Floats:
         """(C,) how likely each gambler is to be the one whose predictions are right."""
-        likely = np.exp(self.log_belief - self.log_belief.max())
+        wrong, right = self._seen
+        fits = np.log(self.believed) @ wrong + np.log1p(-self.believed) @ right
+        likely = PRIOR * np.exp(fits - fits.max())
         return np.asarray(likely / likely.sum())
 
     @property
@@ -213,13 +215,19 @@ class Ledger:
         self.found[segment:] += draw.wrong
         self.drawn[segment:] += 1
         self.left[segment] -= 1
-        chance = self.believed[:, segment]
-        self.log_belief = self.log_belief + np.log(chance if draw.wrong else 1 - chance)
         self.labels += 1
         if self.labels >= self._fresh_until:
             self._plan_bets()
 
+    @property
+    def _seen(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(S,) wrong and (S,) right rows among those drawn of each segment."""
+        wrong = np.diff(self.found, prepend=0)
+        return wrong, np.diff(self.drawn, prepend=0) - wrong
+
     def _plan_bets(self) -> None:
+        learned = gamblers.drift(self.p_wrong, *self._seen)
+        self.believed = gamblers.beliefs(self.p_wrong, np.append(gamblers.SHIFTS, learned))
         null = np.maximum(self.null_wrong, 1).astype(np.float64)
         self.bets = gamblers.plan_bets(self.believed, self.left, null)
         self._fresh_until = self.labels + max(1, self.labels // FRESH)

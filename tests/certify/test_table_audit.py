@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, verify
+from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, gamblers, verify
 from cascade.certify.audit import freeze_digest, rung_sizes
 from cascade.certify.certificate import _digest
 from cascade.certify.gamblers import settle
@@ -281,3 +281,20 @@ def test_a_threshold_never_reaches_rows_outside_the_certified_prefix() -> None:
     """All confidences are equal: a prefix cuts the tie, so its threshold admits nobody unseen."""
     audit = TableAudit(np.full(1000, 0.9), Guarantee(0.9, 0.1), rng=np.random.default_rng(0))
     assert all(rung.thresholds["proxy"] > 0.9 for rung in audit.ledger.rungs if rung.share < 1)
+
+
+def labels_bought(seed: int) -> int:
+    """A table whose pilot forecast .02 wrong where .06 are, and .10 may be."""
+    rng = np.random.default_rng(seed)
+    wrong, p_agree = rng.random(10**5) < 0.06, np.full(10**5, 0.98)
+    audit = TableAudit(p_agree, Guarantee(0.9, 0.1), rng=rng)
+    audit_table(audit, lambda row: bool(wrong[row]), 2_000, "ab12")
+    return len(audit.draws)
+
+
+def test_trap_a_bad_pilot_is_unlearned_while_labels_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = [labels_bought(seed) for seed in range(8)]
+    monkeypatch.setattr(gamblers, "DRIFT", 1e-6)  # nobody learns
+    kept = [labels_bought(seed) for seed in range(8)]
+    assert max(learned) < 2_000 and max(kept) == 2_000
+    assert np.mean(learned) < np.mean(kept) / 2
