@@ -69,10 +69,14 @@ class Tiers(Strict, frozen=True):
 
 
 class Guarantee(Strict, frozen=True):
-    """What a certificate must claim: agreement >= target, wrong with chance at most delta."""
+    """What a certificate must claim: agreement >= target, wrong with chance at most delta.
+
+    per_class : of every label that is given below the teacher, by itself; else of all answers.
+    """
 
     target: float = 0.95
     delta: float = 0.05
+    per_class: bool = False
 
     def __post_init__(self) -> None:
         if not (0.5 <= self.target < 1 and 0 < self.delta < 0.5):

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cascade import reasons
-from cascade.types import SKIP, Abstention, Accept, Answer, Ask, GiveUp, Move, Query, Trail
+from cascade.types import (
+    SKIP,
+    Abstention,
+    Accept,
+    Answer,
+    Ask,
+    GiveUp,
+    Move,
+    Query,
+    Trail,
+    least_confidence,
+    tiers_of,
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +54,8 @@ class Ladder:
     Parameters
     ----------
     thresholds : least confidence at which each tier below the teacher may answer, cheapest first;
-        ``SKIP`` holds the least confidence of the cheapest one at which the next is asked. Exactly
-        what a certificate certified.
+        ``tier:label`` holds another one for that answer; ``SKIP`` the least confidence of the
+        cheapest tier at which the next is asked. Exactly what a certificate certified.
     teacher : the last tier; its answer is always accepted.
 
     >>> ladder = Ladder({"proxy": 0.9, "small": 0.8, SKIP: 0.3}, teacher="large")
@@ -64,13 +76,13 @@ class Ladder:
             return self._after_abstention(last)
         if last.tier == self.teacher:
             return Accept(last, self._why_escalated(trail))
-        if last.confidence >= self.thresholds[last.tier]:
+        if last.confidence >= least_confidence(self.thresholds, last.tier, last.text):
             return Accept(last, reasons.CERTIFIED)
         return Ask(self._above(last))
 
     @property
     def _order(self) -> list[str]:
-        return [*(tier for tier in self.thresholds if tier != SKIP), self.teacher]
+        return [*tiers_of(self.thresholds), self.teacher]
 
     def _after_abstention(self, last: Abstention) -> Move:
         if last.tier == self.teacher:

@@ -99,6 +99,18 @@ class Recipe(Strict, frozen=True):
         if not self.prompt.strip():
             raise ValueError("prompt is empty")
         self._check_labels()
+        self._check_guarantee()
+
+    def _check_guarantee(self) -> None:
+        if not self.guarantee.per_class:
+            return
+        if self.kind == "filter":
+            raise ValueError(
+                "guarantee.per_class is for kind classify; a filter's answers are held together: "
+                "remove it, or write the task as classify with two labels"
+            )
+        if "*" in self.labels:
+            raise ValueError("with guarantee.per_class no label may be *: it stands for all")
 
     def _check_labels(self) -> None:
         labels = self.task_labels

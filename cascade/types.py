@@ -18,6 +18,37 @@ SKIP: Final = "skip"
 """A key among a policy's thresholds that names no tier: the least confidence of the cheapest tier
 at which a second one below the teacher is worth asking. Under it the teacher is asked at once."""
 
+ONE_LABEL: Final = ":"
+"""Between tier and label in the key of a threshold that is for one answer only."""
+
+
+def for_label(tier: str, label: str) -> str:
+    """The key of a threshold for one answer of a tier; it goes before the tier's own.
+
+    >>> for_label("proxy", "spam")
+    'proxy:spam'
+    """
+    return f"{tier}{ONE_LABEL}{label}"
+
+
+def tiers_of(thresholds: Mapping[str, float]) -> list[str]:
+    """The tiers that have a threshold, in their order.
+
+    >>> tiers_of({"proxy": 2.0, "proxy:spam": 0.8, "small": 0.9, SKIP: 0.3})
+    ['proxy', 'small']
+    """
+    return [key for key in thresholds if key != SKIP and ONE_LABEL not in key]
+
+
+def least_confidence(thresholds: Mapping[str, float], tier: str, label: str) -> float:
+    """At which this answer of a tier may stand.
+
+    >>> spam_only = {"proxy": 2.0, "proxy:spam": 0.8}
+    >>> [least_confidence(spam_only, "proxy", label) for label in ("spam", "ham")]
+    [0.8, 2.0]
+    """
+    return thresholds.get(for_label(tier, label), thresholds[tier])
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

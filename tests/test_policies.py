@@ -45,6 +45,14 @@ def test_below_threshold_climbs_one_step() -> None:
     assert LADDER.decide(QUERY, trail) == Ask("large")
 
 
+def test_a_label_may_have_a_threshold_of_its_own() -> None:
+    ladder = Ladder({"proxy": 2.0, "proxy:yes": 0.7, "small": 0.8}, teacher="large")
+    sure, other = Answer("proxy", "yes", 0.7), Answer("proxy", "no", 1.0)
+    assert ladder.decide(QUERY, (sure,)) == Accept(sure, reasons.CERTIFIED)
+    assert ladder.decide(QUERY, (other,)) == Ask("small")
+    assert ladder.decide(QUERY, (other, Answer("small", "yes", 0.75))) == Ask("large")
+
+
 def walk(ladder: Ladder, saying: dict[str, float]) -> list[str]:
     """The tiers that were asked, the last of which answered."""
     trail: tuple[Reply, ...] = ()

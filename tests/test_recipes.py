@@ -112,6 +112,9 @@ def test_examples_become_part_of_the_prompt(tmp_path: Path) -> None:
         (FILTER.replace("prompt: Is it good?", ""), "required field `prompt`"),
         (FILTER + "examples: [{text: Meh., label: maybe}]\n", "unknown labels: maybe"),
         (FILTER + "guarantee: {target: 1.5}\n", "target"),
+        (FILTER + "guarantee: {per_class: true}\n", "per_class is for kind classify"),
+        (FILTER + "guarantee: {per_class: 2}\n", "Expected `bool`"),
+        (CLASSIFY + "labels: [a, '*']\nguarantee: {per_class: true}\n", "no label may be *"),
         (FILTER + "buy: {train: many}\n", "Expected `int`"),
         (FILTER.replace("t.csv", "'${NOWHERE}'"), "${NOWHERE} is not set"),
         ("name: [unclosed\n", "is not YAML"),
@@ -123,6 +126,12 @@ def test_a_wrong_recipe_is_refused_with_a_sentence(tmp_path: Path, text: str, sa
         load_recipe(write(tmp_path, text), environment={})
     assert says in str(refusal.value)
     assert "one.yaml" in str(refusal.value)
+
+
+def test_every_class_may_be_held_to_the_target(tmp_path: Path) -> None:
+    text = CLASSIFY + "labels: [a, b]\nguarantee: {target: 0.9, delta: 0.1, per_class: true}\n"
+    assert load_recipe(write(tmp_path, text)).guarantee.per_class
+    assert not load_recipe(write(tmp_path, CLASSIFY + "labels: [a, b]\n")).guarantee.per_class
 
 
 def test_the_most_labels_are_accepted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from cascade.certify.bounds import Deadline, OpenEnded, agreement_lower
 from cascade.certify.certificate import (
     STREAM,
     Certificate,
+    check_table,
     from_json,
     require,
     seal,
@@ -22,10 +23,12 @@ from cascade.certify.class_path import (
     certify_answers,
     certify_classes,
     conditional_path,
+    label_certificates,
     plan_classes,
 )
 from cascade.certify.classes import ClassAudit, ClassResult, audit_classes
 from cascade.certify.conditional import ConditionalAudit
+from cascade.certify.every_label import EveryLabelAudit, label_thresholds
 from cascade.certify.filters import FilterResult, certify_filter, filter_flow
 from cascade.certify.joint_audit import (
     JointAudit,
@@ -34,7 +37,7 @@ from cascade.certify.joint_audit import (
     Said,
     audit_joint,
 )
-from cascade.certify.labelling import LabelledTable, certify_table
+from cascade.certify.labelling import LabelledTable, certify_table, scores_digest
 from cascade.certify.monitor import HarmMonitor
 from cascade.certify.planner import Prices
 from cascade.certify.promotion import Economics, Rule, Sample, Verdict, promotion_verdict
@@ -57,6 +60,7 @@ __all__ = [
     "Confidences",
     "Deadline",
     "Economics",
+    "EveryLabelAudit",
     "FilterResult",
     "Guarantee",
     "HarmMonitor",
@@ -93,13 +97,17 @@ __all__ = [
     "certify_classes",
     "certify_filter",
     "certify_stream",
+    "check_table",
     "conditional_path",
     "filter_flow",
     "from_json",
+    "label_certificates",
+    "label_thresholds",
     "plan_classes",
     "promotion_verdict",
     "reopened",
     "require",
+    "scores_digest",
     "seal",
     "stratify",
     "table",

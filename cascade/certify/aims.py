@@ -24,8 +24,15 @@ delta (fixed-sequence testing, arXiv 2110.01052). Nulls that follow the labels w
 that sum to one: positives that are found *after* the freeze would raise B ("labels turn bad rungs
 good"), and which rung is the first bad one would depend on the draws.
 
-A row whose teacher answer cannot be read is in no answer; a draw of one counts as harm where
-there is harm, never as help.
+**Rows that the teacher cannot read** may be positive or not; nobody knows. Let U be all of them.
+For a precision they count as negative, and are in no answer. A recall null counts those of R as
+positive and no others: FN is the positive *or unreadable* rows of R at the freeze, fixed as before,
+and a draw of one is harm inside R and no help outside. Let V be any part of U that somebody might
+call positive. If the bought rows of U are in the answer, then beside the T + TP positive rows and
+those of V that it holds, at most FN rows that are positive or in V are missed: the recall is at
+least R whatever V is. So under a recall alone they join the answer. Where a precision is promised
+too they cannot, and that recall is one of the answer and these rows together; of the answer by
+itself (take V to be empty) it counts the positive rows that can be read.
 """
 
 from __future__ import annotations

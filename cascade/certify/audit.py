@@ -6,7 +6,6 @@ wrong, until no label is worth its price. ``audit_table`` is its thin driver.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cascade.certify.bounds import Bets, Deadline
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import STREAM, Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
+from cascade.certify.frozen_table import freeze_digest
 from cascade.certify.planner import Prices, Prospect, best_prospect
 from cascade.certify.stream import Bools, StreamAudit
 from cascade.certify.table import (
@@ -145,7 +145,7 @@ class TableAudit:
             rungs=self.ledger.rungs,
             sizes=self.ledger.sizes.tolist(),
             predicted=self.predicted,
-            freeze=freeze_digest(self.order),
+            freeze=freeze_digest(self.order, self.ledger.rows, self.ledger.sizes.tolist()),
             seed=self.seed,
             draws=list(self.draws),
             log_wealths=self.ledger.highest.tolist(),
@@ -271,11 +271,6 @@ def frozen_order(
     labelled = np.zeros(len(p_agree), dtype=bool)
     labelled[np.fromiter(known, dtype=np.int64)] = True
     return np.asarray(order[~labelled[order]])
-
-
-def freeze_digest(order: NDArray[np.int64]) -> str:
-    """sha256 of the frozen order of rows."""
-    return hashlib.sha256(np.ascontiguousarray(order, dtype="<i8").data).hexdigest()
 
 
 def rung_sizes(errors: Floats, rows: int, guarantee: Guarantee) -> NDArray[np.int64]:

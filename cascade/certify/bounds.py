@@ -14,7 +14,9 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -24,6 +26,8 @@ Floats = NDArray[np.float64]
 
 HALVINGS = 60  # of an interval of length 1: ends below the resolution of a double
 GRID = (np.arange(40) + 0.5) / 40  # fractions of the largest safe bet, spread evenly
+REACH = 9.0  # square roots of the mean: terms so far off add up to less than e^-40 of the sum
+AUDITS = 1024  # deadlines whose goals are remembered, the rungs of all audits of a process
 
 
 def binomial_cdf(n: int, p: float) -> Floats:
@@ -36,6 +40,34 @@ def binomial_cdf(n: int, p: float) -> Floats:
     odds = np.log(n + 1 - steps) - np.log(steps) + np.log(p) - np.log1p(-p)
     log_pmf = n * np.log1p(-p) + np.concatenate([[0.0], np.cumsum(odds)])
     return np.asarray(np.minimum(np.cumsum(np.exp(log_pmf)), 1.0))
+
+
+def log_binomial_cdf(n: int, p: float, counts: NDArray[np.int64]) -> Floats:
+    """log P(Binomial(n, p) <= k) for each k, shape (...); -inf below 0. Needs 0 < p < 1.
+
+    As ``binomial_cdf``, from the terms that matter: about the square root of the mean, not n. For
+    k up to the mean np, the term at k - d is at most exp(-d^2 / 2k) of the one at k, since each
+    factor on the way, (k - i) (1 - p) / ((n - k + i + 1) p), is at most 1 - i / k.
+
+    >>> np.exp(log_binomial_cdf(2, 0.5, np.array([-1, 0, 1, 9]))).round(2).tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    reach = REACH * math.sqrt(n * p) + 10
+    # past the mean by as much, the sum is 1
+    capped = np.minimum(counts, min(n, math.ceil(n * p + 2 * reach)))
+    least = int(np.min(capped[capped >= 0], initial=n))
+    low = max(math.floor(min(least, n * p) - reach), 0)
+    high = max(int(np.max(capped, initial=0)), low)
+    steps = np.arange(low + 1, high + 1)
+    odds = np.log(n + 1 - steps) - np.log(steps) + np.log(p) - np.log1p(-p)
+    log_pmf = _log_pmf(n, p, low) + np.concatenate([[0.0], np.cumsum(odds)])
+    log_cdf = np.minimum(np.logaddexp.accumulate(log_pmf), 0.0)
+    return np.asarray(np.where(counts < 0, -np.inf, log_cdf[np.maximum(capped - low, 0)]))
+
+
+def _log_pmf(n: int, p: float, k: int) -> float:
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return ways + k * math.log(p) + (n - k) * math.log1p(-p)
 
 
 def leading(true: ArrayLike) -> int:
@@ -122,14 +154,18 @@ class Deadline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="dea
         [3.48, -inf]
         """
         lost = np.asarray(wrong)
-        allowed = allowed_wrong(self.draws, risk, delta)
+        allowed, log_chance = _goal(self.draws, risk, delta)
         if allowed < 0:
             return np.zeros(lost.shape)
-        now = binomial_cdf(self.draws - draws, risk)
-        spare = np.minimum(allowed - lost, len(now) - 1)
-        with np.errstate(divide="ignore"):
-            chance = np.log(np.where(spare < 0, 0.0, now[np.maximum(spare, 0)]))
-        return np.asarray(chance - np.log(binomial_cdf(self.draws, risk)[allowed]))
+        left = max(self.draws - draws, 0)
+        return np.asarray(log_binomial_cdf(left, risk, allowed - lost) - log_chance)
+
+
+@lru_cache(maxsize=AUDITS)
+def _goal(draws: int, risk: float, delta: float) -> tuple[int, float]:
+    """The most wrong answers that disprove the null, and the log of their chance under it."""
+    allowed = allowed_wrong(draws, risk, delta)
+    return allowed, float(log_binomial_cdf(draws, risk, np.array(allowed)))
 
 
 class OpenEnded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open_ended"):

@@ -13,10 +13,12 @@ import math
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from cascade.certify.claim import AGREEMENT, Claim, Conditional
 from cascade.certify.class_evidence import ClassEvidence
 from cascade.certify.conditional import ConditionalEvidence
+from cascade.certify.every_label import BY_LABEL, EveryLabelEvidence
 from cascade.certify.filter_audit import FilterEvidence
 from cascade.certify.joint import JointEvidence
 from cascade.certify.stream import StreamEvidence
@@ -45,6 +47,7 @@ Evidence = (
     | JointEvidence
     | ClassEvidence
     | ConditionalEvidence
+    | EveryLabelEvidence
     | TopKEvidence
     | FilterEvidence
 )
@@ -54,7 +57,8 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """With probability at least 1 - delta, the final answers agree with the teacher's this often.
 
     target, delta : what was asked for.
-    thresholds : tier -> least calibrated P(agree) at which it may answer below the teacher.
+    thresholds : tier -> least calibrated P(agree) at which it may answer below the teacher; under
+        ``tier:label`` another one for that answer.
     share : predicted share answered below the teacher; no claim.
     n : draws (stream) or rows (table).
     labels : teacher answers bought by the audit.
@@ -62,7 +66,8 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     conditional : the agreement among the rows answered below the teacher.
     method : the theorem, in words.
     metric : what is at least ``bound``: ``agreement`` over all rows, or ``precision``, ``recall``,
-        ``recall@<k>``, ``agreement:<label>``, or ``agreement:*`` of all answers below the teacher.
+        ``recall@<k>``, ``agreement:<label>``, ``agreement:*`` of all answers below the teacher, or
+        ``agreement by label``, of each label that it may give, and so of all.
     valid_for : ``stream`` or ``table:<sha256>``; never use one for the other.
     evidence : the draws, the rungs and what each rung's wealth came to.
     digest : sha256 over the canonical JSON of all the rest.
@@ -114,8 +119,30 @@ def verify(certificate: Certificate) -> None:
         raise CertificateError("the replayed e-values differ from the recorded ones")
 
 
+def check_table(certificate: Certificate, order: NDArray[np.int64], rows: int) -> None:
+    """Compare a certificate with its table, of which ``verify`` sees the draws only.
+
+    Parameters
+    ----------
+    order : (m,) the rows that had a rank when the table was frozen, the first rank first: the
+        ``order`` of the audit. For one class of a table the places within the class.
+    rows : of the whole table, or of the class.
+
+    Raises
+    ------
+    CertificateError : it is of a table of another size or order, or cut elsewhere, or a row that it
+        drew stood at another rank; or it is a stream's.
+    """
+    evidence = certificate.evidence
+    if isinstance(evidence, ClassEvidence):
+        evidence = evidence.audit
+    if not isinstance(evidence, TableEvidence | JointEvidence | TopKEvidence | FilterEvidence):
+        raise CertificateError("this certificate cannot be compared with a table: use verify")
+    evidence.frozen_table.check(order, rows)
+
+
 def _write(evidence: Evidence, claim: Claim, valid_for: str) -> Certificate:
-    stream = isinstance(evidence, StreamEvidence | ConditionalEvidence)
+    stream = isinstance(evidence, StreamEvidence | ConditionalEvidence | EveryLabelEvidence)
     kind = STREAM if stream else table("")
     if not valid_for.startswith(kind) or valid_for == table(""):
         raise CertificateError(f"this evidence proves {kind}..., not {valid_for!r}")
@@ -143,7 +170,7 @@ def require(certificate: Certificate, valid_for: str) -> None:
     ------
     CertificateError : ``valid_for`` or the metric differs.
     """
-    if certificate.metric != AGREEMENT:
+    if certificate.metric not in (AGREEMENT, BY_LABEL):
         raise CertificateError(
             f"this certificate speaks of {certificate.metric}, not of all answers: certify the "
             "policy's agreement"

@@ -45,7 +45,8 @@ class Guarantee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One policy of a path: a threshold for each tier below the teacher.
 
-    thresholds : tier -> least calibrated P(agree) at which that tier may answer.
+    thresholds : tier -> least calibrated P(agree) at which that tier may answer; ``tier:label`` ->
+        another one for that answer.
     share : predicted share of requests answered below the teacher, in [0, 1]. No claim.
     """
 

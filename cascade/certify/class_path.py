@@ -17,6 +17,7 @@ from cascade.certify.certificate import STREAM, Certificate, seal
 from cascade.certify.claim import Guarantee, Rung
 from cascade.certify.classes import affordable
 from cascade.certify.conditional import ANY, ConditionalAudit
+from cascade.certify.every_label import EveryLabelAudit, shared
 from cascade.certify.path import BEYOND, RUNGS
 from cascade.errors import UsageError
 
@@ -113,7 +114,7 @@ def plan_classes(
         raise UsageError(f"no label may be called {ANY!r}: it stands for all answers")
     shares = {label: (answers == label).mean(axis=0) for label in labels}  # (G,) each
     kept = affordable([draws * shares[label].max() for label in labels], guarantee)
-    share_of_delta = Guarantee(guarantee.target, guarantee.delta / max(len(kept), 1))
+    share_of_delta = shared(guarantee, len(kept))
     plan = {}
     for label in (labels[index] for index in kept):
         errors = (1 - p_agree) @ (answers == label)  # (G,) expected among the training rows
@@ -141,14 +142,15 @@ def certify_classes(
     -------
     label -> certificate at delta / len(plan). The others escalate.
     """
-    share = Guarantee(guarantee.target, guarantee.delta / max(len(plan), 1))
-    found = {
-        label: certify_answers(
-            answers[:, -len(rungs) :] == label, teacher != label, rungs, share, label=label
-        )
-        for label, rungs in plan.items()
-    }
-    return {label: certificate for label, certificate in found.items() if certificate is not None}
+    audit = EveryLabelAudit.over(answers, plan, guarantee)
+    for draw, (given, said) in enumerate(zip(answers, teacher, strict=True)):
+        audit.record(str(draw), given, str(said))
+    return label_certificates(audit)
+
+
+def label_certificates(audit: EveryLabelAudit) -> dict[str, Certificate]:
+    """A certificate of its own for each certified label, at its share of delta."""
+    return {one.label: seal(one.evidence(), STREAM) for one in audit.certified}
 
 
 def certify_answers(

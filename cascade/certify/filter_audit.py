@@ -18,6 +18,7 @@ from cascade.certify.aims import Aim, Bools, Found, Frozen, Precision, Recall
 from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Rung, Seed
 from cascade.certify.filter_cells import cell_edges
+from cascade.certify.frozen_table import FrozenTable, freeze_digest
 from cascade.certify.weighted import Floats, Ints, Plan, WeightedLedger, WeightedLottery
 from cascade.errors import CertificateError, UsageError
 
@@ -105,6 +106,7 @@ class FilterEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     """Everything needed to win one aim's claim again, offline.
 
     sizes : (C,) rows of each cell. stops, rungs : (G,) see ``Frozen``.
+    freeze : ``freeze_digest`` of the order and of where the cells end.
     seed : of the draws; a replay draws the same ranks.
     log_wealths : (G,) the largest log wealth each rung reached; a replay must find the same.
     """
@@ -114,6 +116,7 @@ class FilterEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     stops: list[int]
     rungs: list[Rung]
     known: list[KnownRow]
+    freeze: str
     seed: Seed
     plans: list[Plan]
     draws: list[WeightedDraw]
@@ -134,6 +137,13 @@ class FilterEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         for draw in self.draws:
             self._replay_draw(draw, book, lottery)
         return book
+
+    @property
+    def frozen_table(self) -> FrozenTable:
+        """What can be compared with the table; the rows known beforehand have no rank."""
+        cuts, places = cell_ends(self.sizes), [(draw.row, draw.rank) for draw in self.draws]
+        outside = [row.row for row in self.known]
+        return FrozenTable(self.freeze, sum(self.sizes) + len(outside), cuts, places, outside)
 
     def _replay_draw(self, draw: WeightedDraw, book: Book, lottery: WeightedLottery) -> None:
         problem = CertificateError(f"row {draw.row} is not the one that seed and plan draw")
@@ -208,6 +218,7 @@ class FilterAudit:
         p = p_positive[self.order]
         edges = cell_edges(p, aims, sum(row.positive is True for row in known))
         self.sizes: Ints = np.diff(edges)
+        self.freeze = freeze_digest(self.order, len(p_positive), cell_ends(self.sizes))
         self.p_positive: Floats = np.add.reduceat(p, edges[:-1]) / self.sizes
         self.books = [self._book(aim, p[edges[:-1]]) for aim in aims]
         self.plans: list[Plan] = []
@@ -306,6 +317,7 @@ class FilterAudit:
             stops=book.frozen.stops.tolist(),
             rungs=list(book.rungs),
             known=list(self.known),
+            freeze=self.freeze,
             seed=self.seed,
             plans=list(self.plans),
             draws=list(self.draws),
@@ -321,3 +333,12 @@ def freeze(sizes: Sequence[int], stops: Sequence[int], known: Sequence[KnownRow]
         known=len(known),
         positive=sum(row.positive is True for row in known),
     )
+
+
+def cell_ends(sizes: Sequence[int] | Ints) -> list[int]:
+    """(C,) the rank at which each cell ends.
+
+    >>> cell_ends([3, 2])
+    [3, 5]
+    """
+    return [int(end) for end in np.cumsum(sizes)]

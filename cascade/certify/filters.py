@@ -41,13 +41,17 @@ class FilterResult:
     answer : (m,) rows said to be positive, increasing.
     certificates : one for each aim, in their order; None where nothing could be proved.
     labels : row -> whether it is positive, for every readable label bought.
-    unreadable : rows whose teacher answer could not be read; they are in no answer.
+    unreadable : rows whose teacher answer could not be read: in the answer under a recall alone,
+        in none where a precision is promised. Then a recall that counts what they may be is one of
+        the answer and these rows together (see ``aims``).
+    order : (u,) rows without a label at the freeze, by rank; for ``check_table``.
     """
 
     answer: Ints
     certificates: tuple[Certificate | None, ...]
     labels: dict[int, bool]
     unreadable: tuple[int, ...]
+    order: Ints
 
 
 def certify_filter(
@@ -203,10 +207,14 @@ def _result(audit: FilterAudit, mended: dict[int, bool | None], table_digest: st
         else None
         for book in audit.books
     ]
+    unreadable = tuple(row for row, positive in labels.items() if positive is None)
     found = [row for row, positive in labels.items() if positive]
+    if audit.book(Precision) is None:
+        found += unreadable  # they may be positive, and a recall can only gain by them
     return FilterResult(
         answer=np.union1d(unseen, np.array(found, dtype=np.int64)),
         certificates=tuple(certificates),
         labels={row: positive for row, positive in labels.items() if positive is not None},
-        unreadable=tuple(row for row, positive in labels.items() if positive is None),
+        unreadable=unreadable,
+        order=audit.order,
     )

@@ -79,7 +79,7 @@ def drift(p_wrong: Floats, wrong: NDArray[np.int64], right: NDArray[np.int64]) -
     --------
     >>> forecast, wrong, right = np.array([0.05, 0.2]), np.array([100, 40]), np.array([900, 60])
     >>> round(drift(forecast, wrong, right), 2)
-    0.56
+    0.77
     """
     safe = np.clip(p_wrong, LEAST_P, 1 - LEAST_P)
     odds, shift = safe / (1 - safe), 0.0

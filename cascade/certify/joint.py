@@ -41,6 +41,7 @@ import numpy as np
 from cascade.certify import gamblers
 from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Seed
+from cascade.certify.frozen_table import FrozenTable
 from cascade.certify.stakes import Stakes, plan_stakes
 from cascade.certify.table import error_budget
 from cascade.certify.zones import Bools, Floats, Integers, Zones
@@ -71,10 +72,8 @@ class JointEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     """Everything needed to win the certificate again, offline.
 
     rows : of the whole table, those labelled before the freeze included.
-    freeze : sha256 of the frozen order of rows.
+    freeze : ``freeze_digest`` of the order and of where the zones end.
     seed : of the draws; a replay draws the same ranks.
-    answered : rows without a label that are answered below the teacher in the end, counted after
-        the small tier was asked about all rows for which the certified rung asks it.
     log_wealths : (G,) the largest log wealth each rung reached; a replay must find the same.
     """
 
@@ -84,7 +83,6 @@ class JointEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     freeze: str
     seed: Seed
     draws: list[JointDraw]
-    answered: int
     log_wealths: list[float]
 
     def replay(self) -> JointLedger:
@@ -96,7 +94,7 @@ class JointEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
             what is known of it is not what the audit would have bought.
         """
         self.zones.check(self.rows)
-        ledger = JointLedger(self.guarantee, self.rows, self.zones, self.answered)
+        ledger = JointLedger(self.guarantee, self.rows, self.zones)
         lottery = OpenLottery(self.seed)
         at: dict[int, int] = {}
         for draw in self.draws:
@@ -110,6 +108,13 @@ class JointEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         if len(set(at.values())) < len(at):
             raise CertificateError("the evidence counts a row twice")
         return ledger
+
+    @property
+    def frozen_table(self) -> FrozenTable:
+        """What can be compared with the table."""
+        cuts = [*self.zones.proxied, *self.zones.asked]
+        places = [(draw.row, draw.rank) for draw in self.draws]
+        return FrozenTable(self.freeze, self.rows, cuts, places)
 
 
 class OpenLottery:
@@ -133,14 +138,12 @@ class JointLedger:
     Parameters
     ----------
     rows : of the whole table.
-    answered : rows answered below the teacher in the end; only for the conditional bound.
     """
 
-    def __init__(self, guarantee: Guarantee, rows: int, zones: Zones, answered: int = 0) -> None:
+    def __init__(self, guarantee: Guarantee, rows: int, zones: Zones) -> None:
         self.guarantee = guarantee
         self.rows = rows
         self.zones = zones
-        self.answered = answered
         self.proxied = np.asarray(zones.proxied, dtype=np.int64)
         self.asked = np.asarray(zones.asked, dtype=np.int64)
         self.needs = np.asarray(zones.needs, dtype=np.float64)
@@ -297,6 +300,11 @@ class JointLedger:
 
         Wrong rows that were found are fixed. As many other rows may be answered in their place,
         whatever they are (``JointAudit.answers``), so at most B wrong answers are left.
+
+        The conditional bound rests on rows that are answered below the teacher for certain. With L
+        of them, F wrong rows found and x <= F others answered in their place, at most B - F + x of
+        L + x answers are wrong, a share that grows with x, to B / (L + F). Other rows on which the
+        small tier's answer stands are in neither count: they can only raise the agreement.
         """
         best = self.passed - 1
         if best < 0:
@@ -304,9 +312,8 @@ class JointLedger:
                 f"no rung of the path reached {self.guarantee.target:.3f} agreement: "
                 "buy more labels, improve the confidences or lower the target"
             )
-        if not 0 <= self.answered <= int(self.open_rows[best] + self.found[best]):
-            raise CertificateError("more rows are said to be answered than the rung holds")
-        answered = max(self.answered, 1)
+        sure = self._surely_answered(best) + int(self.found[best])
+        expected = max(self._expected_answered(best), 1.0)
         return Claim(
             guarantee=self.guarantee,
             rung=self.zones.rungs[best],
@@ -314,10 +321,23 @@ class JointLedger:
             labels=self.labels,
             bound=1 - self.budget / self.rows,
             conditional=Conditional(
-                estimate=max(1 - float(self.expected_wrong[best]) / answered, 0.0),
-                bound=max(1 - self.budget / answered, 0.0),
-                rows=self.answered,
+                estimate=max(1 - float(self.expected_wrong[best]) / expected, 0.0),
+                bound=max(1 - self.budget / max(sure, 1), 0.0),
+                rows=sure,
             ),
             method="fixed-sequence betting without replacement, all tiers together "
             "(Waudby-Smith & Ramdas; Ville)",
         )
+
+    def _surely_answered(self, rung: int) -> int:
+        """L: rows without a label that a rung answers below the teacher, as far as a replay sees:
+        the proxy's, and those that the small tier was asked about and stands by."""
+        labelled = sum(rank < int(self.proxied[rung]) for rank in self._labelled)
+        heard = [one for one in self._trusts.items() if one[0] not in self._labelled]
+        stand = sum(bool(self._stands(rank, trust)[rung]) for rank, trust in heard)
+        return int(self.proxied[rung]) - labelled + stand
+
+    def _expected_answered(self, rung: int) -> float:
+        """The same with the share of all the other rows on which the small tier should stand."""
+        shares = self.zones.by_proxy[rung] + self.zones.by_asking[rung] * self.zones.stands[rung]
+        return float(self.open[rung] @ shares)

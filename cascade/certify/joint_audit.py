@@ -15,10 +15,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from cascade.certify.audit import freeze_digest, frozen_order
+from cascade.certify.audit import frozen_order
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
+from cascade.certify.frozen_table import freeze_digest
 from cascade.certify.joint import JointDraw, JointEvidence, JointLedger, OpenLottery
 from cascade.certify.table import error_budget
 from cascade.certify.zones import Confidences, Floats, Integers, Tiers, lay_zones
@@ -166,16 +167,16 @@ class JointAudit:
         by_proxy = by_proxy[~np.isin(by_proxy, labelled)]
         return np.concatenate([by_proxy, others[: int(ledger.found[best])]]), by_small
 
-    def evidence(self, answered: int) -> JointEvidence:
-        """The audit as it stands, as plain data. answered : rows answered below the teacher."""
+    def evidence(self) -> JointEvidence:
+        """The audit as it stands, as plain data."""
+        zones = self.ledger.zones
         return JointEvidence(
             guarantee=self.ledger.guarantee,
             rows=self.ledger.rows,
-            zones=self.ledger.zones,
-            freeze=freeze_digest(self.order),
+            zones=zones,
+            freeze=freeze_digest(self.order, self.ledger.rows, [*zones.proxied, *zones.asked]),
             seed=self.seed,
             draws=list(self.draws),
-            answered=answered,
             log_wealths=self.ledger.highest.tolist(),
         )
 
@@ -302,9 +303,8 @@ def audit_joint(
     answers[by_small] = [place[row] for row in by_small.tolist()]
     for row, label in counter.labels.items():
         answers[row] = label
-    evidence = audit.evidence(answered=len(by_proxy) + len(by_small))
     return JointResult(
-        certificate=seal(evidence, table(table_digest)) if audit.ledger.passed else None,
+        certificate=seal(audit.evidence(), table(table_digest)) if audit.ledger.passed else None,
         answers=answers,
         labels=counter.labels,
         unreadable=tuple(counter.unreadable),

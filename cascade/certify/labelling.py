@@ -44,6 +44,7 @@ class LabelledTable:
     by_teacher: NDArray[np.bool_]
     labels: int
     certificate: Certificate | None
+    order: NDArray[np.int64]
 
     @property
     def avoided(self) -> float:
@@ -60,6 +61,7 @@ def certify_table(
     label_budget: int | None = None,
     workers: int = 1,
     prices: Prices = FREE_BELOW,
+    name: str = "",
 ) -> LabelledTable:
     """Answer every row: by the proxy as far as can be certified, by the teacher beyond.
 
@@ -75,6 +77,8 @@ def certify_table(
     label_budget : most labels for the pilot and the audit together; escalations do not count.
     workers : questions to the teacher at the same time.
     prices : of a teacher call and of a proxy's answer; a label must be worth its price.
+    name : of whatever else the certificate is to hang on: teacher, prompt, labels. It is valid for
+        ``table(scores_digest(scores, name))`` and no other.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def certify_table(
         audit,
         lambda row: teacher.label(row) != positive[row],
         budget - len(pilot),
-        hashlib.sha256(np.ascontiguousarray(scores).data).hexdigest(),
+        scores_digest(scores, name),
         workers=workers,
     )
     by_teacher = np.ones(len(scores), dtype=bool)
@@ -110,7 +114,19 @@ def certify_table(
     teacher.ask(np.flatnonzero(by_teacher))
     answers = positive.astype(np.int64)
     answers[list(teacher.labels)] = list(teacher.labels.values())
-    return LabelledTable(answers, by_teacher, bought, result.certificate)
+    return LabelledTable(answers, by_teacher, bought, result.certificate, audit.order)
+
+
+def scores_digest(scores: Floats, name: str = "") -> str:
+    """sha256 of the table that ``certify_table`` certifies: its scores, and what the name stands
+    for. As doubles, whatever their type.
+
+    >>> scores_digest(np.array([0.5]), "gpt, spam") == scores_digest(np.array([0.5]), "llama, spam")
+    False
+    """
+    digest = hashlib.sha256(hashlib.sha256(name.encode()).digest())
+    digest.update(np.ascontiguousarray(scores, dtype="<f8").data)
+    return digest.hexdigest()
 
 
 def look(

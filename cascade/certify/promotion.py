@@ -9,6 +9,10 @@ agreement is that label's share of a uniform sample. Not its share among the row
 to answer: a spam filter that answers only the surely harmless agrees no more often than "harmless"
 there, and is still useful, because it chose the rows. A policy that learnt nothing chooses at
 random and cannot beat the share of the whole.
+
+A certificate by label that holds two labels or more needs no such comparison. An answer that never
+reads its input agrees on a label's requests as often as the teacher gives that label to any: it
+cannot agree on more than half of them for two labels.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.certify.certificate import Certificate, require, verify
+from cascade.certify.every_label import label_thresholds
 from cascade.errors import CertificateError
 
 
@@ -157,7 +162,9 @@ def _holds(certificate: Certificate | None, valid_for: str) -> Condition:
     except CertificateError as error:
         return Condition(name, False, str(error))
     sure = 1 - certificate.delta
-    return Condition(name, True, f"agreement >= {certificate.bound:.3f}, {sure:.1%} sure")
+    return Condition(
+        name, True, f"{certificate.metric} >= {certificate.bound:.3f}, {sure:.1%} sure"
+    )
 
 
 def _saves(certificate: Certificate, economics: Economics) -> Condition:
@@ -170,12 +177,19 @@ def _saves(certificate: Certificate, economics: Economics) -> Condition:
 
 
 def _beats_constant(certificate: Certificate, sample: Sample, rule: Rule) -> Condition:
+    name = "better than a constant"
+    labels = label_thresholds(certificate.thresholds)
+    if len(labels) > 1 and certificate.target > 0.5:
+        reason = (
+            f"each of {len(labels)} labels agrees >= {certificate.target:.3f}: no constant does"
+        )
+        return Condition(name, True, reason)
     below, least = certificate.conditional.bound, sample.constant + rule.margin
     reason = (
         f"conditional agreement >= {below:.3f}; the constant answer's {sample.constant:.3f} "
         f"plus a margin of {rule.margin:.3f} is {least:.3f}"
     )
-    return Condition("better than a constant", below > least, reason)
+    return Condition(name, below > least, reason)
 
 
 def _misses_no_class(sample: Sample, rule: Rule) -> Condition:

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.certify.audit import freeze_digest
 from cascade.certify.buying import buy_in_order
 from cascade.certify.certificate import Certificate, seal, table
 from cascade.certify.claim import Guarantee, Rung
+from cascade.certify.frozen_table import freeze_digest
 from cascade.certify.gain import estimated_ndcg
 from cascade.certify.standings import Graded
 from cascade.certify.top_k import Lottery, TopKEvidence, TopKLedger, TopKPlan
@@ -76,7 +76,7 @@ class RankingAudit:
             rungs=[Rung({proxy: float(ranked[at - 1])}, 1 - at / len(ranked)) for at in sizes],
             sizes=sizes,
             chances=chances,
-            freeze=freeze_digest(self.order),
+            freeze=freeze_digest(self.order, len(ranked), sizes),
             seed=int(rng.integers(2**63)),
         )
         self.ledger = TopKLedger(self.plan)

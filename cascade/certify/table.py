@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from cascade.certify import gamblers
 from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
+from cascade.certify.frozen_table import FrozenTable
 from cascade.errors import CertificateError
 
 Floats = NDArray[np.float64]
@@ -61,7 +62,7 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     rows : of the whole table, those labelled before the freeze included.
     rungs, sizes : (G,) policies, and how many unlabelled rows each answered at the freeze.
     predicted : (G,) expected wrong rows in each prefix at the freeze. Only steers the bets.
-    freeze : sha256 of the frozen order; whoever has the table can compare (``freeze_digest``).
+    freeze : ``freeze_digest`` of the order, with ``sizes`` for cuts.
     seed : of the draws; a replay draws the same ranks.
     log_wealths : (G,) the largest log wealth each rung reached; a replay must find the same.
     """
@@ -92,6 +93,12 @@ class TableEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
                 raise CertificateError(f"row {draw.row} is not the one that the seed draws")
             ledger.record(draw)
         return ledger
+
+    @property
+    def frozen_table(self) -> FrozenTable:
+        """What can be compared with the table."""
+        places = [(draw.row, draw.rank) for draw in self.draws]
+        return FrozenTable(self.freeze, self.rows, self.sizes, places)
 
     def _check_path(self) -> None:
         lengths = {len(self.rungs), len(self.sizes), len(self.predicted)}

@@ -42,6 +42,7 @@ import numpy as np
 
 from cascade.certify.bounds import leading
 from cascade.certify.claim import Claim, Conditional, Guarantee, Rung, Seed
+from cascade.certify.frozen_table import FrozenTable
 from cascade.certify.standings import Counts, Floats, Graded, Standings
 from cascade.errors import CertificateError
 
@@ -55,7 +56,7 @@ class TopKPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guarantee : share of the teacher's ``k`` best of ``rows`` rows to find.
     rungs, sizes : (G,) prefixes and how many rows each holds; the longest first.
     chances : (G,) predicted P(in the top k) of a row of each band. Only steers the bets.
-    freeze : sha256 of the frozen order; whoever has the table can compare (``freeze_digest``).
+    freeze : ``freeze_digest`` of the order, with ``sizes`` for cuts.
     seed : of the draws and of the order of equal grades.
     """
 
@@ -114,6 +115,12 @@ class TopKEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
             rows.add(graded.row)
             ledger.record(graded)
         return ledger
+
+    @property
+    def frozen_table(self) -> FrozenTable:
+        """What can be compared with the table; every row has a rank."""
+        plan, places = self.plan, [(graded.row, graded.rank) for graded in self.grades]
+        return FrozenTable(plan.freeze, plan.rows, plan.sizes, places, outside=[])
 
 
 class TopKLedger:

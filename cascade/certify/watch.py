@@ -5,10 +5,10 @@ data: ``msgspec.json.encode(watch)`` and back loses nothing.
 
 The rungs up to the certified one were all certified, in their order and with one delta (fixed
 sequence, Learn then Test), so an earlier one may answer instead at any time. Back up there is no
-way but a new certificate: whatever raised the risk is not over because a while was quiet. Each fall
-to the teacher makes the next certificate harder: the j-th one after a fall is won with
-delta 6 / (pi j)^2, so that however often a policy falls and returns, all those certificates
-together are wrong with probability at most delta (union bound).
+way but a new certificate: whatever raised the risk is not over because a while was quiet. Each
+audit that is opened makes the next certificate harder, whatever came of it: the j-th one after the
+first has delta 6 / (pi j)^2, so that however often a policy falls, fails to return and returns, all
+certificates of the task together are wrong with probability at most 2 delta (union bound).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from cascade.certify.certificate import Certificate
 from cascade.certify.claim import Guarantee, Rung
+from cascade.certify.every_label import EveryLabelEvidence
 from cascade.certify.monitor import HarmMonitor
 from cascade.certify.stream import StreamEvidence
 from cascade.certify.suspicion import Suspicion
@@ -130,15 +131,15 @@ class Watch(msgspec.Struct, forbid_unknown_fields=True):
         return 0 <= self.monitor.requests - step.request <= SETTLING_REQUESTS
 
 
-def reopened(guarantee: Guarantee, falls: int) -> Guarantee:
-    """What the next certificate must claim after so many falls to the teacher.
+def reopened(guarantee: Guarantee, earlier: int) -> Guarantee:
+    """What the next certificate of a task must claim after so many earlier audits, or falls.
 
-    >>> [round(reopened(Guarantee(0.9, 0.05), falls).delta, 4) for falls in range(4)]
+    >>> [round(reopened(Guarantee(0.9, 0.05), earlier).delta, 4) for earlier in range(4)]
     [0.05, 0.0304, 0.0076, 0.0034]
     """
-    if falls == 0:
+    if earlier == 0:
         return guarantee
-    return Guarantee(guarantee.target, guarantee.delta * 6 / (math.pi * falls) ** 2)
+    return Guarantee(guarantee.target, guarantee.delta * 6 / (math.pi * earlier) ** 2)
 
 
 def certified_rungs(certificate: Certificate) -> list[Rung]:
@@ -149,6 +150,8 @@ def certified_rungs(certificate: Certificate) -> list[Rung]:
     CertificateError : it is not a stream's; a table has no requests to come.
     """
     evidence = certificate.evidence
+    if isinstance(evidence, EveryLabelEvidence):
+        return evidence.replay().certified_rungs()
     if not isinstance(evidence, StreamEvidence):
         raise CertificateError("only a stream's certificate has rungs to step back to")
     thresholds = [rung.thresholds for rung in evidence.rungs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -210,6 +211,8 @@ def _certificate_of(task: str, config: Path) -> bytes:
 
 def _summary(outcome: Outcome) -> dict[str, Any]:
     """What a step came to, for people and for programs."""
+    from cascade.certify import label_thresholds
+
     report, certificate = outcome.distilled.report, outcome.certificate
     found: dict[str, Any] = {
         "task": report.task,
@@ -223,9 +226,18 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
     if certificate is not None:
         found |= {"target": certificate.target, "delta": certificate.delta}
         found |= {"thresholds": certificate.thresholds}
+        found |= _by_label(label_thresholds(certificate.thresholds), report.identity.labels)
     if outcome.verdict is not None:
         found["promotion"] = [one.reason for one in outcome.verdict.conditions]
     return found
+
+
+def _by_label(own: Mapping[str, float], labels: Sequence[str]) -> dict[str, Any]:
+    """Where labels are certified one by one: which ones, and which only the teacher may give."""
+    if not own:
+        return {}
+    left = [label for label in labels if label not in own]
+    return {"certified_labels": list(own), "left_to_teacher": left}
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

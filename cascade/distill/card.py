@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import isnan
 
 from cascade.certify.certificate import STREAM, Certificate
+from cascade.certify.every_label import BY_LABEL, label_thresholds
 from cascade.distill.report import DistillReport
 
 
@@ -19,8 +20,8 @@ def model_card(report: DistillReport, certificate: Certificate | None = None) ->
         _identity(report),
         _data(report),
         _figures(report),
-        _claim(certificate),
-        _limits(report),
+        _claim(report, certificate),
+        _limits(report, certificate),
         _rollback(report),
     ]
     return "\n\n".join(sections) + "\n"
@@ -28,6 +29,23 @@ def model_card(report: DistillReport, certificate: Certificate | None = None) ->
 
 def claim_in_words(certificate: Certificate) -> str:
     """What a champion's certificate, always one of agreement, promises; as one paragraph."""
+    labels = label_thresholds(certificate.thresholds)
+    return _of_each(certificate, labels) if labels else _of_all(certificate)
+
+
+def _of_each(certificate: Certificate, labels: Iterable[str]) -> str:
+    return (
+        f"With probability at least {1 - certificate.delta:.0%}, **each** of these labels holds: "
+        f"{_codes(labels)}. Among the requests that get it without the teacher, the teacher would "
+        f"have given the same label to at least **{certificate.target:.0%}**, "
+        f"{_scope(certificate)}; and so to at least as many of all requests. Every other label is "
+        f"left to the teacher. It rests on {certificate.labels:,} teacher labels; method: "
+        f"{certificate.method}. Among the answers given without the teacher, "
+        f"{certificate.conditional.estimate:.1%} agreed."
+    )
+
+
+def _of_all(certificate: Certificate) -> str:
     return (
         f"With probability at least {1 - certificate.delta:.0%}, at least "
         f"**{certificate.target:.0%}** of all final answers are the ones that the teacher would "
@@ -92,22 +110,33 @@ def _figures(report: DistillReport) -> str:
     return text
 
 
-def _claim(certificate: Certificate | None) -> str:
+def _claim(report: DistillReport, certificate: Certificate | None) -> str:
     if certificate is None:
         return "## Certificate\n\nNone. Every request goes on to the next tier."
-    rows = ((f"`{tier}`", f"{least:.3f}") for tier, least in certificate.thresholds.items())
+    labels = label_thresholds(certificate.thresholds)
+    if labels:
+        rows = ((f"`{label}`", _from(labels.get(label))) for label in report.identity.labels)
+    else:
+        rows = ((f"`{tier}`", _from(least)) for tier, least in certificate.thresholds.items())
     return (
         f"## Certificate\n\n{claim_in_words(certificate)}\n\n"
-        + _table("tier", "answers from confidence", rows)
+        + _table("label" if labels else "tier", "answers from confidence", rows)
         + f"\n\nPredicted share answered without the teacher: {certificate.share:.0%} (no claim)."
     )
 
 
-def _limits(report: DistillReport) -> str:
+def _from(least: float | None) -> str:
+    return "left to the teacher" if least is None else f"{least:.3f}"
+
+
+def _limits(report: DistillReport, certificate: Certificate | None) -> str:
+    by_label = certificate is not None and certificate.metric == BY_LABEL
+    of_whom = "each label that it gives" if by_label else "all requests together"
+    not_of = "each group of texts" if by_label else "each label or group of texts"
     unseen = [label for label, recall in report.recalls.items() if isnan(recall)]
     lines = [
         "It imitates the teacher, mistakes included: agreement is not correctness.",
-        "The claim is about all requests together, not about each label or group of texts.",
+        f"The claim is about {of_whom}, not about {not_of}.",
         "It passes on what it cannot judge: novel or over-long texts, several turns, tools.",
         "It says nothing about requests that differ from those it was certified on; audits watch "
         "for that and take it out.",

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade import certify
-from cascade.certify import Certificate, StreamAudit
+from cascade.certify import Certificate, EveryLabelAudit, StreamAudit
+from cascade.distill.attempts import open_audit
 from cascade.distill.card import model_card
 from cascade.distill.distil import Distilled
 from cascade.distill.label import silent
+from cascade.distill.label_path import LabelPlan, Strings, named
 from cascade.distill.replay import TEACHER, Opinions, judge
 from cascade.distill.workshop import (
     Workshop,
@@ -31,6 +33,12 @@ from cascade.tiers.proxy import Proxy
 
 CHUNK = 32
 """Draws whose labels are bought at the same time; the audit takes them in one by one, in order."""
+
+
+NO_LABEL = (
+    "no label can be held to the target by itself: each needs draws of its own (`buy.certify`), "
+    "answers that are right often enough (`buy.train`), or a lower target"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,19 @@ class _Draws:
     truth: NDArray[np.int64]
 
 
+async def certify_proxy(shop: Workshop, distilled: Distilled) -> Certified:
+    """Audit what the recipe asks for: all answers together, or every label's by themselves.
+
+    Raises
+    ------
+    CascadeError
+        A purchase failed. An audit that proves nothing is no error: ``refusal`` says so.
+    """
+    if distilled.plan is None:
+        return await certify_stream(shop, distilled)
+    return await certify_labels(shop, distilled, distilled.plan)
+
+
 async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
     """Audit the frozen path on the pool that the training never saw.
 
@@ -74,15 +95,14 @@ async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
         A purchase failed. A path that proves nothing is no error: ``refusal`` says so.
     """
     proxy = Proxy(distilled.artifact)
-    guarantee = _guarantee(shop)
+    guarantee = open_audit(shop, distilled)
     rungs = [certify.Rung(rung.thresholds, 1.0 - rung.shares["large"]) for rung in _path(proxy)]
     audit = StreamAudit(guarantee, rungs, certify.Deadline(len(shop.pools.certify)))
     draws = await _audit(shop, audit, proxy)
     try:
         certificate = certify.seal(audit.evidence(), certify.STREAM)
     except CertificateError as exc:
-        nothing = np.zeros((len(shop.bench.task.labels),) * 2, np.int64)
-        return Certified(distilled.artifact, None, str(exc), audit.labels, nothing, 0.0)
+        return _refused(shop, distilled, str(exc), audit.labels)
     best = audit.certified or 0
     return Certified(
         artifact=_sealed(distilled, certificate, best),
@@ -94,11 +114,50 @@ async def certify_stream(shop: Workshop, distilled: Distilled) -> Certified:
     )
 
 
-def _guarantee(shop: Workshop) -> certify.Guarantee:
-    """What the recipe asks for; with a smaller delta after each fall to the teacher."""
-    asked = certify.Guarantee(shop.recipe.guarantee.target, shop.recipe.guarantee.delta)
-    watched = shop.store.monitors.load(shop.recipe.name)
-    return certify.reopened(asked, watched.get("falls", 0) if watched else 0)
+async def certify_labels(shop: Workshop, distilled: Distilled, plan: LabelPlan) -> Certified:
+    """Audit every label's answers on the pool that the training never saw; raises like
+    ``certify_proxy``."""
+    if not plan.labels:
+        return _refused(shop, distilled, NO_LABEL, 0)
+    proxy, names = Proxy(distilled.artifact), shop.bench.task.labels
+    opinions = judge(proxy, look(shop.bench, shop.texts(shop.pools.certify)), None, None)
+    answers = named(opinions.answers(plan.path), names)
+    audit = EveryLabelAudit.over(answers, plan.labels, open_audit(shop, distilled))
+    truth = await _audit_labels(shop, audit, answers)
+    try:
+        certificate = certify.seal(audit.evidence(), certify.STREAM)
+    except CertificateError as exc:
+        return _refused(shop, distilled, str(exc), audit.labels)
+    served = opinions.answers([Rung(certificate.thresholds, {}, 0.0)])[:, 0]
+    return Certified(
+        artifact=_sealed(distilled, certificate, None),
+        certificate=certificate,
+        refusal="",
+        labels=audit.labels,
+        confusion=_confusion(truth, served, len(names)),
+        dollars_below=0.0,
+    )
+
+
+async def _audit_labels(
+    shop: Workshop, audit: EveryLabelAudit, answers: Strings
+) -> NDArray[np.int64]:
+    """Run the audit; (n,) the teacher's label index of every draw, -1 where it is not known."""
+    texts, names = shop.texts(shop.pools.certify), shop.bench.task.labels
+    truth = np.full(len(texts), TEACHER)
+    with shop.progress("certification draws") as report:
+        for start in range(0, len(texts), CHUNK):
+            if audit.done:
+                break
+            chunk = range(start, min(start + CHUNK, len(texts)))
+            wanted = [draw for draw in chunk if audit.wants(answers[draw])]
+            if wanted:
+                bought = await ask_teacher(shop, [texts[draw] for draw in wanted], silent)
+                truth[wanted] = indices(bought, names)
+            for draw in wanted:
+                audit.record(str(draw), answers[draw], str(named(truth[draw], names)))
+            report(chunk.stop, len(texts), 0.0)
+    return truth
 
 
 async def _audit(shop: Workshop, audit: StreamAudit, proxy: Proxy) -> _Draws:
@@ -151,11 +210,16 @@ async def _hear(shop: Workshop, proxy: Proxy, texts: list[str]) -> Opinions:
     return judge(proxy, views, proxy.manifest.stack, heard)
 
 
+def _refused(shop: Workshop, distilled: Distilled, why: str, labels: int) -> Certified:
+    nothing = np.zeros((len(shop.bench.task.labels),) * 2, np.int64)
+    return Certified(distilled.artifact, None, why, labels, nothing, 0.0)
+
+
 def _path(proxy: Proxy) -> tuple[Rung, ...]:
     return proxy.manifest.path
 
 
-def _sealed(distilled: Distilled, certificate: Certificate, best: int) -> Artifact:
+def _sealed(distilled: Distilled, certificate: Certificate, best: int | None) -> Artifact:
     artifact = distilled.artifact
     report = replace(distilled.report, certified=best)
     return replace(

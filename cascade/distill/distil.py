@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.certify import Guarantee
 from cascade.distill.calibrate import (
     ProxyCalibration,
     StackCalibration,
@@ -24,6 +25,7 @@ from cascade.distill.calibrate import (
 from cascade.distill.card import model_card
 from cascade.distill.export import Parity, export
 from cascade.distill.fit import Answerer, fit_answerer
+from cascade.distill.label_path import LabelPlan, plan_labels
 from cascade.distill.lessons import buy_lessons
 from cascade.distill.path import Costs, build_path
 from cascade.distill.report import (
@@ -37,6 +39,7 @@ from cascade.distill.workshop import Views, Workshop, ask_small, indices, scores
 from cascade.errors import NotEnoughSignal
 from cascade.store import Label
 from cascade.tasks import label_counts
+from cascade.tiers.agreement import Floats
 from cascade.tiers.artifact import Artifact, Manifest, Rung
 
 logger = logging.getLogger(__name__)
@@ -70,11 +73,15 @@ class Lessons:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A proxy that nobody has certified yet, and how it came to be."""
+    """A proxy that nobody has certified yet, and how it came to be.
+
+    plan : of every label, where the recipe wants each one held to the target.
+    """
 
     artifact: Artifact
     report: DistillReport
     lessons: Lessons
+    plan: LabelPlan | None = None
 
 
 async def distil(shop: Workshop) -> Distilled:
@@ -105,12 +112,11 @@ async def distil(shop: Workshop) -> Distilled:
     stack = _stack_of(lessons, answerer)
     usual = lessons.views.whole & ~proxy.novel  # other rows go straight to the teacher
     rows = lessons.traffic
-    path = build_path(
-        np.where(usual, proxy.agreement.out_of_fold, 0.0)[rows],
-        None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0)[rows],
-        lessons.costs,
-        target=shop.recipe.guarantee.target,
-    )
+    sure = np.where(usual, proxy.agreement.out_of_fold, 0.0)[rows]
+    small = None if stack is None else np.where(usual, stack.agreement.out_of_fold, 0.0)[rows]
+    target = shop.recipe.guarantee.target
+    plan = _label_plan(shop, answerer.out_of_fold.argmax(axis=1)[rows], sure)
+    path = plan.path if plan else build_path(sure, small, lessons.costs, target=target)
     model, parity = export(answerer, lessons.views.embeddings, rng=shop.rng(5))
     report = _report(shop, lessons, answerer, proxy, stack, path, parity)
     manifest = Manifest(
@@ -126,7 +132,16 @@ async def distil(shop: Workshop) -> Distilled:
         stack=stack.stack if stack else None,
     )
     artifact = Artifact(manifest, model, proxy.neighbourhood.arrays, model_card(report))
-    return Distilled(artifact, report, lessons)
+    return Distilled(artifact, report, lessons, plan)
+
+
+def _label_plan(shop: Workshop, said: NDArray[np.int64], sure: Floats) -> LabelPlan | None:
+    """Of every label, where the recipe wants each one held to the target."""
+    asked = shop.recipe.guarantee
+    if not asked.per_class:
+        return None
+    guarantee = Guarantee(asked.target, asked.delta)
+    return plan_labels(said, sure, shop.bench.task.labels, guarantee, len(shop.pools.certify))
 
 
 def _stack_of(lessons: Lessons, answerer: Answerer) -> StackCalibration | None:
@@ -207,6 +222,7 @@ def _report(
         reliability=bins,
         path=path,
         target=shop.recipe.guarantee.target,
+        by_label=shop.recipe.guarantee.per_class,
         params={"answerer": answerer.description, "seed": shop.recipe.seed},
         metrics=metrics,
     )

@@ -111,7 +111,13 @@ class _Policy:
 
 
 def build_path(
-    proxy: Floats, small: Floats | None, costs: Costs, *, target: float, rungs: int = RUNGS
+    proxy: Floats,
+    small: Floats | None,
+    costs: Costs,
+    *,
+    target: float,
+    rungs: int = RUNGS,
+    careful: float = CAREFUL,
 ) -> tuple[Rung, ...]:
     """Policies by a falling price of an error, their predicted costs evenly spaced.
 
@@ -127,6 +133,9 @@ def build_path(
     proxy : (n,) out-of-fold P(teacher agrees) of the proxy; 0 where a gate would turn a row away.
     small : (n,) the same of the small tier, 0 where it abstains; None without a small tier.
     target : the agreement to certify; the path ends a little beyond it.
+    careful : the first rung's predicted risk, as a multiple of what the target allows. Nothing is
+        certified where that rung is wrong already, so 0 is safest where few labels made the
+        confidences; but of few rungs, each careful one is missing where the certified one lies.
 
     Returns
     -------
@@ -144,7 +153,7 @@ def build_path(
     if not paths:
         raise NotEnoughSignal("no tier below the teacher would answer anything: buy more labels")
     chosen = _cheapest(paths, LIKELY * (1 - target), costs)
-    within = _between(chosen, CAREFUL * (1 - target), BEYOND * (1 - target))
+    within = _between(chosen, careful * (1 - target), BEYOND * (1 - target))
     return _evenly(within, rungs)
 
 

@@ -10,8 +10,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cascade.certify import STREAM, Certificate, Economics, Rule, Sample, Verdict, promotion_verdict
-from cascade.distill.certification import Certified, certify_stream
+from cascade.certify import (
+    STREAM,
+    Certificate,
+    Economics,
+    Rule,
+    Sample,
+    Verdict,
+    label_thresholds,
+    promotion_verdict,
+)
+from cascade.distill.certification import Certified, certify_proxy
 from cascade.distill.distil import Distilled, distil
 from cascade.distill.tracking import Tracker
 from cascade.distill.workshop import Workshop
@@ -46,7 +55,7 @@ async def train(shop: Workshop) -> Outcome:
 async def certify(shop: Workshop) -> Outcome:
     """Distil, audit on fresh draws, and register the challenger with what it proved."""
     distilled = await distil(shop)
-    certified = await certify_stream(shop, distilled)
+    certified = await certify_proxy(shop, distilled)
     distilled = _with_certificate(distilled, certified)
     version, run = _register(shop, distilled, certified.artifact)
     return Outcome(distilled, version, run, certified)
@@ -86,8 +95,17 @@ def judge(shop: Workshop, distilled: Distilled, certified: Certified) -> Verdict
         audit_rate=shop.audit_rate,
     )
     sample = Sample(shop.bench.task.labels, lessons.teacher_counts, certified.confusion)
-    rule = Rule(may_miss=frozenset(recipe.allow_missed))
+    rule = Rule(may_miss=_left_to_teacher(distilled, certified).union(recipe.allow_missed))
     return promotion_verdict(certified.certificate, STREAM, economics, sample, rule)
+
+
+def _left_to_teacher(distilled: Distilled, certified: Certified) -> frozenset[str]:
+    """Labels without a certificate of their own that the proxy does give: such requests go to the
+    teacher, so the label is not missed, though no answer below the teacher ever has it."""
+    certificate = certified.certificate
+    own = label_thresholds(certificate.thresholds) if certificate else {}
+    recalls = distilled.report.recalls.items()
+    return frozenset(label for label, recall in recalls if own and label not in own and recall > 0)
 
 
 def _with_certificate(distilled: Distilled, certified: Certified) -> Distilled:
@@ -95,7 +113,7 @@ def _with_certificate(distilled: Distilled, certified: Certified) -> Distilled:
     if certificate is None:
         return distilled
     path = distilled.artifact.manifest.path
-    best = next(i for i, one in enumerate(path) if one.thresholds == certificate.thresholds)
+    places = (i for i, one in enumerate(path) if one.thresholds == certificate.thresholds)
     figures = {
         "certificate.bound": certificate.bound,
         "certificate.share_below_teacher": certificate.share,
@@ -104,7 +122,8 @@ def _with_certificate(distilled: Distilled, certified: Certified) -> Distilled:
         "certificate.labels": float(certificate.labels),
     }
     metrics = {**distilled.report.metrics, **figures}
-    return replace(distilled, report=replace(distilled.report, certified=best, metrics=metrics))
+    report = replace(distilled.report, certified=next(places, None), metrics=metrics)
+    return replace(distilled, report=report)
 
 
 def _register(shop: Workshop, distilled: Distilled, artifact: Artifact) -> tuple[str, str | None]:

@@ -108,6 +108,8 @@ def draw_frontier(report: DistillReport) -> Figure:
 
 def _subtitle(report: DistillReport) -> str:
     rungs = f"{len(report.path)} rungs, the most conservative on the left"
+    if report.by_label:
+        return f"{rungs}; each label is certified on one of its own"
     return rungs if report.certified is not None else f"{rungs}; none is certified"
 
 

@@ -16,7 +16,7 @@ from cascade.distill.workshop import Views
 from cascade.tiers.artifact import Rung
 from cascade.tiers.proxy import Proxy
 from cascade.tiers.stacked import Stack
-from cascade.types import SKIP
+from cascade.types import SKIP, for_label
 
 TEACHER = -1
 
@@ -27,13 +27,15 @@ class Opinions:
 
     proxy, small : (n,) label indices. proxy_trust, small_trust : (n,) P(the teacher agrees); -1
     where the tier abstains, so that no threshold is met. An abstention of the proxy sends the row
-    to the teacher, whatever the small tier thinks.
+    to the teacher, whatever the small tier thinks. labels : (L,) the task's, for rungs that have a
+    threshold for a single one.
     """
 
     proxy: NDArray[np.int64]
     proxy_trust: NDArray[np.float64]
     small: NDArray[np.int64]
     small_trust: NDArray[np.float64]
+    labels: tuple[str, ...] = ()
 
     def answers(self, path: Sequence[Rung]) -> NDArray[np.int64]:
         """(n, G) final label index on each rung; ``TEACHER`` where the teacher is asked."""
@@ -41,7 +43,7 @@ class Opinions:
 
     def by_tier(self, rung: Rung) -> dict[str, NDArray[np.bool_]]:
         """(n,) which rows each tier below the teacher answers."""
-        sure = self.small_trust >= rung.thresholds.get(SMALL, np.inf)
+        sure = self.small_trust >= self._least(rung, SMALL, self.small)
         return {PROXY: self._by_proxy(rung), SMALL: self.asks_small(rung) & sure}
 
     def asks_small(self, rung: Rung) -> NDArray[np.bool_]:
@@ -52,8 +54,16 @@ class Opinions:
         return worth_asking & ~self._by_proxy(rung)
 
     def _by_proxy(self, rung: Rung) -> NDArray[np.bool_]:
-        by_proxy: NDArray[np.bool_] = self.proxy_trust >= rung.thresholds[PROXY]
+        by_proxy: NDArray[np.bool_] = self.proxy_trust >= self._least(rung, PROXY, self.proxy)
         return by_proxy
+
+    def _least(self, rung: Rung, tier: str, said: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) the confidence that each answer of a tier needs."""
+        own = rung.thresholds.get(tier, np.inf)
+        least = np.full(len(said), own)
+        for index, label in enumerate(self.labels):
+            least[said == index] = rung.thresholds.get(for_label(tier, label), own)
+        return least
 
     def _on(self, rung: Rung) -> NDArray[np.int64]:
         tiers = self.by_tier(rung)
@@ -79,4 +89,5 @@ def judge(
         combined = stack.combine(opinion, support)
         small[heard] = combined.argmax(axis=1)
         trust[heard] = stack.confidence(combined, opinion, support)
-    return Opinions(judged.labels, np.where(usual, judged.agreement, -1.0), small, trust)
+    sure = np.where(usual, judged.agreement, -1.0)
+    return Opinions(judged.labels, sure, small, trust, proxy.manifest.labels)

@@ -44,7 +44,8 @@ class DistillReport:
         of ``identity.labels``.
     reliability : bins of the proxy's confidence.
     path : rungs, the most conservative first.
-    certified : index of the certified rung; None without certificate.
+    certified : index of the certified rung; None without certificate, or by label.
+    by_label : every label is certified on a rung of its own.
     target : agreement that was asked for.
     params : what was chosen (answerer, seed, ...). Tracking never changes a value once written.
     metrics : what was measured.
@@ -60,6 +61,7 @@ class DistillReport:
     path: tuple[Rung, ...]
     target: float
     certified: int | None = None
+    by_label: bool = False
     params: Mapping[str, str | int | float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
 

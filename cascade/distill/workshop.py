@@ -111,8 +111,9 @@ async def ask_teacher(
 async def ask_small(
     shop: Workshop, texts: Sequence[str], progress: Progress | None = None
 ) -> list[Label] | None:
-    """The small LLM's labels, in order; None without a small tier."""
-    small = shop.bench.small
+    """The small LLM's labels, in order; None without a small tier, and where every label is held
+    to the target: that is certified for one tier only."""
+    small = None if shop.recipe.guarantee.per_class else shop.bench.small
     return None if small is None else await _ask(shop, SMALL, small, texts, progress)
 
 

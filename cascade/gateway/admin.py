@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from cascade import reasons
-from cascade.certify import Watch
+from cascade.certify import Certificate, Watch
 from cascade.errors import CascadeError, RegistryError
 from cascade.gateway.lanes import Lane
 from cascade.gateway.refusals import Refusal, bad_request, refusal_of
@@ -134,7 +134,19 @@ def _task_status(services: Services, task: str, problem: str | None) -> dict[str
         "detail": lane.detail,
         "problem": problem,
         "tiers": dict(lane.models),
+        "promise": _promise(lane.certificate) if lane.certificate else None,
         "watch": _watch_status(docket.watch, len(lane.rungs)) if docket else None,
+    }
+
+
+def _promise(certificate: Certificate) -> dict[str, Any]:
+    """``thresholds``: at which confidence who may answer; ``tier:label`` is for that label, and
+    above 1 is never."""
+    return {
+        "metric": certificate.metric,
+        "target": certificate.target,
+        "delta": certificate.delta,
+        "thresholds": certificate.thresholds,
     }
 
 

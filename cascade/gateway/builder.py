@@ -22,7 +22,7 @@ from cascade.router import Router
 from cascade.tiers.artifact import Artifact
 from cascade.tiers.proxy import Proxy, ProxyTier
 from cascade.tiers.stacked import StackedTier
-from cascade.types import SKIP, Tier
+from cascade.types import SKIP, Tier, for_label
 
 SURE, NEVER = 1.0, 2.0
 """The highest confidence, and a threshold above it: that tier is not worth asking."""
@@ -101,7 +101,8 @@ def _tiers(bench: Bench, proxy: Proxy) -> dict[str, Tier]:
 
 def _ladder(certified: Mapping[str, float], tiers: Mapping[str, Tier]) -> Ladder:
     # the proxy is asked even where it may never answer: its gates guard the small tier too
-    thresholds = {PROXY: certified[PROXY]}
+    own = {key: at for key, at in certified.items() if key.startswith(for_label(PROXY, ""))}
+    thresholds = {PROXY: certified[PROXY], **own}
     if SMALL in tiers and certified.get(SMALL, NEVER) <= SURE:
         thresholds |= {SMALL: certified[SMALL], SKIP: certified.get(SKIP, 0.0)}
     return Ladder(thresholds, LARGE)

@@ -7,7 +7,7 @@ scoring; the gateway has the whole cascade.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,9 +17,11 @@ from cascade.embed import Embedder, load_embedder
 from cascade.errors import RegistryError
 from cascade.tasks import Identity, Kind, Task, Window
 from cascade.tiers.proxy import Proxy, ProxyTier
-from cascade.types import Abstention, Query, Reply
+from cascade.types import Abstention, Query, Reply, least_confidence
 
 PROXY: Final = "proxy"
+NEVER: Final = 2.0
+"""A threshold that no confidence reaches: of a proxy without certificate."""
 ESCALATE: Final = "escalate"
 
 
@@ -57,7 +59,7 @@ class ServedProxy:
     def __init__(self, folder: Path, models: Path) -> None:
         proxy = Proxy.load(folder)
         identity = proxy.manifest.identity
-        self._threshold = (proxy.thresholds or {}).get(PROXY)
+        self._thresholds = proxy.thresholds or {PROXY: NEVER}
         task = _task(proxy.manifest.task, identity)
         self._tier = ProxyTier(PROXY, proxy, _embedder(identity, models), task)
 
@@ -66,21 +68,21 @@ class ServedProxy:
         queries = [Query.from_text(text) for text in texts]
         with ThreadPoolExecutor(1) as beside:  # a notebook's own thread has an event loop already
             replies = beside.submit(lambda: asyncio.run(self._tier.answer(queries))).result()
-        return [outcome(reply, self._threshold) for reply in replies]
+        return [outcome(reply, self._thresholds) for reply in replies]
 
 
-def outcome(reply: Reply, threshold: float | None) -> Outcome:
-    """What a reply means under a certified threshold; without one, nothing is sure enough.
+def outcome(reply: Reply, thresholds: Mapping[str, float]) -> Outcome:
+    """What a reply of the proxy means under the certified thresholds.
 
     >>> from cascade.types import Answer
-    >>> outcome(Answer("proxy", "yes", 0.97), 0.9)
+    >>> outcome(Answer("proxy", "yes", 0.97), {"proxy": 0.9})
     Outcome(label='yes', confidence=0.97, tier='proxy', reason='certified')
-    >>> outcome(Answer("proxy", "yes", 0.97), None).reason
+    >>> outcome(Answer("proxy", "yes", 0.97), {"proxy": NEVER, "proxy:no": 0.8}).reason
     'below_threshold'
     """
     if isinstance(reply, Abstention):
         return Outcome("", 0.0, ESCALATE, reply.reason)
-    if threshold is None or reply.confidence < threshold:
+    if reply.confidence < least_confidence(thresholds, PROXY, reply.text):
         return Outcome(reply.text, reply.confidence, ESCALATE, reasons.BELOW_THRESHOLD)
     return Outcome(reply.text, reply.confidence, PROXY, reasons.CERTIFIED)
 

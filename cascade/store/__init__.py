@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from cascade.store.attempts import AttemptStore
 from cascade.store.audits import AuditRecord, AuditStore
 from cascade.store.database import Database, open_database
 from cascade.store.decisions import DecisionRecord, DecisionStore
@@ -15,6 +16,7 @@ from cascade.store.schema import create
 from cascade.store.states import FlagStore, MonitorStore
 
 __all__ = [
+    "AttemptStore",
     "AuditRecord",
     "AuditStore",
     "DecisionRecord",
@@ -38,6 +40,7 @@ class Store:
         self.labels = LabelStore(database)
         self.decisions = DecisionStore(database)
         self.audits = AuditStore(database)
+        self.attempts = AttemptStore(database)
         self.monitors = MonitorStore(database)
         self.flags = FlagStore(database)
         self._database = database

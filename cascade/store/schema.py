@@ -14,6 +14,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
     select,
     text,
 )
@@ -117,6 +118,16 @@ monitors = Table(
     metadata,
     Column("task", CleanText, primary_key=True),
     Column("state", Text, nullable=False),  # JSON
+)
+
+attempts = Table(
+    "cascade_attempts",
+    metadata,
+    Column("task", CleanText),
+    Column("place", Integer),  # from 0, in the order of opening
+    Column("digest", Text, nullable=False),
+    PrimaryKeyConstraint("task", "place"),
+    UniqueConstraint("task", "digest"),
 )
 
 flags = Table(

@@ -44,7 +44,8 @@ REQUIRED: Final = (MANIFEST, ANSWERER, ARRAYS, CARD)
 class Rung(Strict, frozen=True):
     """One policy of the path: the least confidence at which each tier may answer.
 
-    thresholds : by tier, cheapest first; above 1 means never.
+    thresholds : by tier, cheapest first; above 1 means never. ``tier:label`` is for that answer
+        only and goes before the tier's own.
     shares : predicted share of the requests that each tier answers, the teacher ("large") included.
     risk : predicted share of all requests answered below the teacher and differently from it.
     """

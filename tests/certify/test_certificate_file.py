@@ -14,6 +14,7 @@ from cascade.certify import (
     TableAudit,
     audit_table,
     certify_stream,
+    check_table,
     from_json,
     require,
     seal,
@@ -177,6 +178,11 @@ def test_impossible_guarantees_are_refused(stream: Certificate) -> None:
 def test_unknown_fields_are_refused(stream: Certificate) -> None:
     with pytest.raises(CertificateError, match="unknown field"):
         from_json(to_json(stream).replace(b'"bound"', b'"extra":1,"bound"', 1))
+
+
+def test_a_stream_has_no_table_to_compare(stream: Certificate) -> None:
+    with pytest.raises(CertificateError, match="cannot be compared with a table"):
+        check_table(stream, np.arange(150), 150)
 
 
 def test_a_seed_that_no_generator_takes_is_refused(tabular: Certificate) -> None:

@@ -12,6 +12,7 @@ from cascade.certify.bounds import (
     agreement_lower,
     allowed_wrong,
     binomial_cdf,
+    log_binomial_cdf,
     log_wealth,
 )
 
@@ -21,6 +22,26 @@ COUNTS = st.integers(0, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (250, 0.1), (5000, 0.01), (400, 0.999)])
 def test_cdf_is_scipys(n: int, p: float) -> None:
     assert np.allclose(binomial_cdf(n, p), stats.binom.cdf(np.arange(n + 1), n, p), atol=1e-10)
+
+
+@given(st.integers(0, 3000), st.floats(1e-4, 0.9999), st.lists(st.integers(-5, 3010), min_size=1))
+def test_the_terms_that_matter_are_all_terms(n: int, p: float, counts: list[int]) -> None:
+    """Asked one by one or together, near the mean or far from it."""
+    every = np.append(binomial_cdf(n, p), 0.0)  # the last stands for counts below 0
+    exact = every[[min(k, n) if k >= 0 else -1 for k in counts]]
+    together = log_binomial_cdf(n, p, np.array(counts))
+    alone = [float(log_binomial_cdf(n, p, np.array(k))) for k in counts]
+    sure = exact > 1e-290  # below, only the logarithm is exact
+    assert np.allclose(together[sure], np.log(exact[sure]), rtol=1e-9, atol=1e-9)
+    assert np.allclose(together, alone, rtol=1e-9, atol=1e-9)
+    assert np.array_equal(np.isneginf(together), np.array(counts) < 0)
+
+
+def test_a_rung_is_lost_only_when_it_is() -> None:
+    """Beyond what a double can hold: no chance is too small for its logarithm."""
+    allowed = allowed_wrong(20_000, 0.3, 0.05)
+    wealth = Deadline(20_000).log_wealth(9_000, [allowed, allowed + 1], 0.3, 0.05)
+    assert -np.inf < wealth[0] < -745 and np.isneginf(wealth[1])
 
 
 @given(COUNTS, st.floats(0.001, 0.5))

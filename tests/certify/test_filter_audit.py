@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cascade.certify import Certificate, Guarantee, Precision, Recall, seal, table, verify
+from cascade.certify import (
+    Certificate,
+    Guarantee,
+    Precision,
+    Recall,
+    check_table,
+    seal,
+    table,
+    verify,
+)
 from cascade.certify.aims import Aim
 from cascade.certify.certificate import _digest, from_json, to_json
 from cascade.certify.filter_audit import Book, FilterAudit, FilterEvidence, KnownRow, freeze
@@ -252,6 +261,31 @@ def test_log_wealths_that_do_not_replay_are_refused(
     )
     with pytest.raises(CertificateError, match="e-values"):
         verify(REPLACE(forged, digest=_digest(forged)))
+
+
+def test_a_filter_can_be_compared_with_its_table(
+    proof: tuple[Certificate, FilterAudit, Bools],
+) -> None:
+    certificate, audit, positive = proof
+    check_table(certificate, audit.order, len(positive))
+    for order, rows, problem in (
+        (audit.order, 601, "of 600 rows, and the table has 601"),
+        (audit.order[:-1], 600, "every row once"),
+        (np.append(audit.order[:-1], certificate.evidence.known[0].row), 600, "every row once"),
+        (audit.order[::-1], 600, "not what was frozen"),
+    ):
+        with pytest.raises(CertificateError, match=problem):
+            check_table(certificate, order, rows)
+
+
+def test_cells_that_were_frozen_otherwise_are_noticed(
+    proof: tuple[Certificate, FilterAudit, Bools],
+) -> None:
+    certificate, audit, positive = proof
+    first, second, *others = certificate.evidence.sizes
+    moved = REPLACE(certificate.evidence, sizes=[first + 1, second - 1, *others])
+    with pytest.raises(CertificateError, match="not what was frozen"):
+        check_table(REPLACE(certificate, evidence=moved), audit.order, len(positive))
 
 
 def test_evidence_that_proves_nothing_is_not_sealed() -> None:

@@ -13,6 +13,7 @@ from cascade.certify import (
     Precision,
     Recall,
     certify_filter,
+    check_table,
     filter_flow,
     verify,
 )
@@ -134,7 +135,7 @@ def test_a_labelled_row_is_answered_by_its_label(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AIMS)
-def test_an_unreadable_row_is_in_no_answer(name: str) -> None:
+def test_an_unreadable_row_is_answered_where_only_a_recall_is_promised(name: str) -> None:
     scores, positive = sharp(np.random.default_rng(3), 900)
 
     def oracle(row: int) -> bool:
@@ -145,10 +146,80 @@ def test_an_unreadable_row_is_in_no_answer(name: str) -> None:
     rng = np.random.default_rng(0)
     result = certify_filter(scores, oracle, AIMS[name], 250, rng=rng, table_digest="ab12")
     assert result.unreadable and all(row % 9 == 0 for row in result.unreadable)
-    assert not set(result.unreadable) & (set(result.labels) | set(result.answer.tolist()))
+    assert not set(result.unreadable) & set(result.labels)
+    answered = np.isin(result.unreadable, result.answer)
+    assert answered.all() if name == "recall" else not answered.any()
     for certificate in result.certificates:
         if certificate is not None:
             verify(certificate)
+            check_table(certificate, result.order, 900)
+
+
+def shy(seed: int) -> tuple[Floats, Bools]:
+    """Every fourth positive row lies where few are, and the teacher refuses just these."""
+    rng = np.random.default_rng(seed)
+    p_positive = rng.uniform(0, 0.6, 1_500)
+    return p_positive, rng.random(1_500) < p_positive
+
+
+def mumbling(scores: Floats, positive: Bools) -> Callable[[int], bool]:
+    def oracle(row: int) -> bool:
+        if positive[row] and scores[row] < 0.3:
+            raise UnreadableAnswer("I would rather not say")
+        return bool(positive[row])
+
+    return oracle
+
+
+def recalls(
+    aims: list[Aim],
+    oracle_of: Callable[[Floats, Bools], Callable[[int], bool]],
+    answer_of: Callable[[FilterResult], NDArray[np.int64]],
+) -> list[tuple[bool, float]]:
+    """Of ten tables: whether a recall was certified, and the recall of all positive rows, those
+    that the teacher refused included."""
+    found = []
+    for seed in range(10):
+        scores, positive = shy(seed)
+        rng = np.random.default_rng(seed)
+        oracle = oracle_of(scores, positive)
+        result = certify_filter(scores, oracle, aims, 900, rng=rng, table_digest="ab12")
+        recall = qualities(answer_of(result), positive)["recall"]
+        found.append((result.certificates[-1] is not None, recall))
+    return found
+
+
+def test_a_teacher_that_refuses_positive_rows_cannot_raise_a_recall() -> None:
+    found = recalls(AIMS["recall"], mumbling, lambda result: result.answer)
+    assert sum(certified for certified, _ in found) >= 5
+    assert sum(recall < 0.9 for _, recall in found) <= 3  # of 10 at delta = .1: more is below 2%
+
+
+def test_with_a_precision_too_the_refused_rows_count_beside_the_answer() -> None:
+    scores, positive = shy(1)
+    rng, aims = np.random.default_rng(1), [Precision(Guarantee(0.3, 0.1)), Recall(GUARANTEE)]
+    oracle = mumbling(scores, positive)
+    result = certify_filter(scores, oracle, aims, 900, rng=rng, table_digest="ab12")
+    assert all(result.certificates) and not set(result.unreadable) & set(result.answer.tolist())
+    both = np.union1d(result.answer, result.unreadable).astype(np.int64)
+    assert qualities(result.answer, positive)["recall"] < 0.9 < qualities(both, positive)["recall"]
+    readable = positive & ~np.isin(np.arange(1_500), result.unreadable)
+    assert qualities(result.answer, readable)["recall"] > 0.9
+
+
+def test_trap_refused_rows_that_leave_the_answer() -> None:
+    found = recalls(
+        AIMS["recall"], mumbling, lambda result: np.setdiff1d(result.answer, result.unreadable)
+    )
+    assert sum(certified and recall < 0.9 for certified, recall in found) >= 5
+
+
+def test_trap_refused_rows_that_count_as_negative() -> None:
+    def shrugging(scores: Floats, positive: Bools) -> Callable[[int], bool]:
+        return lambda row: bool(positive[row] and scores[row] >= 0.3)
+
+    found = recalls(AIMS["recall"], shrugging, lambda result: result.answer)
+    assert sum(certified and recall < 0.9 for certified, recall in found) >= 5
 
 
 def test_a_teacher_that_nobody_can_read_proves_nothing() -> None:

@@ -11,12 +11,15 @@ from cascade.certify import (
     STREAM,
     Certificate,
     Economics,
+    EveryLabelAudit,
     Guarantee,
     Rule,
+    Rung,
     Sample,
     Verdict,
     certify_stream,
     promotion_verdict,
+    seal,
     table,
 )
 from cascade.certify.path import answered_by, threshold_path
@@ -110,6 +113,27 @@ def test_the_constant_answer_must_be_beaten_by_the_margin(certificate: Certifica
     strict = Rule(margin=0.3)
     verdict = promotion_verdict(certificate, STREAM, MONEY, SAMPLE, strict)
     assert failed(verdict) == ["better than a constant"]
+
+
+def by_label(*labels: str) -> Certificate:
+    """Each label's answers are always right."""
+    answers = np.repeat(labels, 200)[:, None]
+    path = [Rung({"proxy": 0.9}, 0.3)]
+    audit = EveryLabelAudit.over(answers, dict.fromkeys(labels, path), Guarantee(0.9, 0.05))
+    for draw, given in enumerate(answers):
+        if audit.wants(given):
+            audit.record(str(draw), given, str(given[0]))
+    return seal(audit.evidence(), STREAM)
+
+
+def test_two_labels_that_hold_are_more_than_a_constant_one_is_not() -> None:
+    """With a target below the commonest label's share, which a constant answer would hold too."""
+    easy = replace(SAMPLE, teacher=np.array([390, 10]))
+    both = promotion_verdict(by_label("no", "yes"), STREAM, MONEY, easy)
+    assert both.promote and "each of 2 labels agrees >= 0.900" in both.conditions[2].reason
+    assert both.conditions[0].reason == "agreement by label >= 0.900, 95.0% sure"
+    one = promotion_verdict(by_label("no"), STREAM, MONEY, easy)
+    assert failed(one) == ["better than a constant"]
 
 
 def test_a_class_that_is_always_missed_is_refused_unless_allowed(certificate: Certificate) -> None:

@@ -15,6 +15,7 @@ from cascade.certify import (
     RankingResult,
     Rung,
     audit_ranking,
+    check_table,
     from_json,
     require,
     seal,
@@ -22,7 +23,6 @@ from cascade.certify import (
     to_json,
     verify,
 )
-from cascade.certify.audit import freeze_digest
 from cascade.certify.certificate import _digest
 from cascade.certify.ranking import prefix_sizes
 from cascade.certify.standings import Graded, Place, Standings
@@ -475,11 +475,28 @@ def test_impossible_plans_are_refused(certificate: Certificate, change: dict[str
         verify(reseal(certificate, evidence=REPLACE(certificate.evidence, plan=plan)))
 
 
-def test_the_evidence_names_the_frozen_order() -> None:
+def test_a_ranking_can_be_compared_with_its_table() -> None:
     result, _, audit = ranked()
-    assert result.certificate is not None
-    assert result.certificate.evidence.plan.freeze == freeze_digest(audit.order)
-    assert freeze_digest(audit.order) != freeze_digest(audit.order[::-1])
+    certificate = result.certificate
+    assert certificate is not None
+    check_table(certificate, audit.order, 600)
+    with pytest.raises(CertificateError, match="of 600 rows, and the table has 601"):
+        check_table(certificate, audit.order, 601)
+    with pytest.raises(CertificateError, match="every row once"):
+        check_table(certificate, audit.order[:-1], 600)
+    with pytest.raises(CertificateError, match="not what was frozen"):
+        check_table(certificate, audit.order[::-1], 600)
+
+
+def test_trap_a_row_that_stood_elsewhere(certificate: Certificate) -> None:
+    """``verify`` checks ranks; which row stood there, only the order tells."""
+    grades = list(certificate.evidence.grades)
+    first, second = grades[0], grades[1]
+    grades[:2] = [REPLACE(first, row=second.row), REPLACE(second, row=first.row)]
+    swapped = reseal(certificate, evidence=REPLACE(certificate.evidence, grades=grades))
+    _, _, audit = ranked()
+    with pytest.raises(CertificateError, match="does not stand at the rank"):
+        check_table(swapped, audit.order, 600)
 
 
 def test_it_is_valid_for_its_table_and_for_its_metric_only(certificate: Certificate) -> None:

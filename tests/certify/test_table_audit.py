@@ -7,9 +7,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from cascade.certify import Guarantee, Prices, Rung, TableAudit, audit_table, gamblers, verify
-from cascade.certify.audit import freeze_digest, rung_sizes
+from cascade.certify import (
+    ClassAudit,
+    Guarantee,
+    Prices,
+    Rung,
+    TableAudit,
+    audit_classes,
+    audit_table,
+    check_table,
+    gamblers,
+    seal,
+    table,
+    verify,
+)
+from cascade.certify.audit import rung_sizes
 from cascade.certify.certificate import _digest
+from cascade.certify.frozen_table import freeze_digest
 from cascade.certify.gamblers import settle
 from cascade.certify.table import Ledger, Lottery, TableDraw
 from cascade.errors import CertificateError, UnreadableAnswer, UsageError
@@ -265,16 +279,52 @@ def test_evidence_is_a_snapshot() -> None:
 def test_a_tampered_freeze_is_refused() -> None:
     audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
     certificate = audit_table(audit, lambda row: False, 60, "ab12").certificate
-    assert certificate is not None and certificate.evidence.freeze == freeze_digest(audit.order)
+    assert certificate is not None
+    check_table(certificate, audit.order, 400)
     swapped = audit.order[np.r_[1, 0, 2:400]]  # two rows change places: another frozen order
-    evidence = msgspec.structs.replace(certificate.evidence, freeze=freeze_digest(swapped))
+    freeze = freeze_digest(swapped, 400, certificate.evidence.sizes)
+    evidence = msgspec.structs.replace(certificate.evidence, freeze=freeze)
     tampered = msgspec.structs.replace(certificate, evidence=evidence)
     with pytest.raises(CertificateError, match="was changed"):
         verify(tampered)
     # who seals again deceives the file, but nobody who has the table
     resealed = msgspec.structs.replace(tampered, digest=_digest(tampered))
     verify(resealed)
-    assert resealed.evidence.freeze != freeze_digest(audit.order)
+    with pytest.raises(CertificateError, match="not what was frozen"):
+        check_table(resealed, audit.order, 400)
+
+
+def test_trap_a_table_that_is_said_to_be_larger_allows_more_wrong_rows() -> None:
+    """``verify`` believes any size; whoever has the table does not."""
+    audit = TableAudit(np.full(400, 0.95), Guarantee(0.8, 0.1), rng=np.random.default_rng(0))
+    evidence = audit.evidence()
+    for _ in range(20):
+        draw = audit.draw_from(0)
+        audit.record(draw, False)
+    honest = audit.evidence()
+    assert evidence.frozen_table.digest == honest.freeze
+    larger = msgspec.structs.replace(honest, rows=4_000)
+    assert larger.replay().budget == 10 * honest.replay().budget
+    replayed = msgspec.structs.replace(larger, log_wealths=larger.replay().highest.tolist())
+    forged = seal(replayed, table("ab12"))
+    verify(forged)
+    with pytest.raises(CertificateError, match="of 4000 rows, and the table has 400"):
+        check_table(forged, audit.order, 400)
+    same = freeze_digest(audit.order, 400, honest.sizes)
+    assert same != freeze_digest(audit.order, 4_000, honest.sizes)
+
+
+def test_a_class_is_compared_as_a_table_of_its_own() -> None:
+    answers = np.repeat(["yes", "no"], 300)
+    audit = ClassAudit(
+        np.full(600, 0.95), answers, Guarantee(0.8, 0.1), rng=np.random.default_rng(0)
+    )
+    certificates = audit_classes(audit, lambda row: False, 200, "ab12").certificates
+    assert set(certificates) == {"yes", "no"}
+    for label, certificate in certificates.items():
+        check_table(certificate, audit.audits[label].order, 300)
+    with pytest.raises(CertificateError, match="not what was frozen"):
+        check_table(certificates["yes"], audit.audits["no"].order, 300)
 
 
 def test_a_threshold_never_reaches_rows_outside_the_certified_prefix() -> None:

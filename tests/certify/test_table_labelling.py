@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
-from cascade.certify import Guarantee, certify_table, verify
+from cascade.certify import (
+    Guarantee,
+    certify_table,
+    check_table,
+    require,
+    scores_digest,
+    table,
+    verify,
+)
 from cascade.certify.labelling import UNREADABLE, Teacher, look
 from cascade.certify.pilot import FIRST, pilot_size
-from cascade.errors import UnreadableAnswer, UsageError
+from cascade.errors import CertificateError, UnreadableAnswer, UsageError
 
 
 def made(seed: int, rows: int = 600) -> tuple[np.ndarray, np.ndarray]:
@@ -66,6 +74,7 @@ def test_workers_change_nothing_but_time_and_the_certificate_verifies() -> None:
     certificate = tables[0].certificate
     assert certificate is not None and tables[1].certificate == certificate
     verify(certificate)
+    check_table(certificate, tables[1].order, len(scores))
 
 
 def test_an_unreadable_row_has_no_answer() -> None:
@@ -97,3 +106,21 @@ def test_the_pilot_ends_early_where_no_row_is_left_to_win() -> None:
         asked = Teacher(teacher.astype(int).__getitem__, workers=1)
         look(scores, asked, Guarantee(0.9, 0.1), pilot_size(len(scores)), rng)
         assert (len(asked.labels) > FIRST) == all_bought
+
+
+def test_a_certificate_hangs_on_the_scores_and_on_what_they_are_named_for() -> None:
+    scores, teacher = made(2)
+    label, guarantee = teacher.__getitem__, Guarantee(0.9, 0.1)
+    labelled = certify_table(
+        scores, label, guarantee, rng=np.random.default_rng(0), name="large-model, yes/no"
+    )
+    assert labelled.certificate is not None
+    require(labelled.certificate, table(scores_digest(scores, "large-model, yes/no")))
+    for other in (
+        scores_digest(scores, "small-model, yes/no"),
+        scores_digest(scores),
+        scores_digest(scores[::-1], "large-model, yes/no"),
+    ):
+        with pytest.raises(CertificateError, match="certify the policy where it is to be used"):
+            require(labelled.certificate, table(other))
+    assert scores_digest(np.float32([0.5, 0.25])) == scores_digest(np.array([0.5, 0.25]))

@@ -123,6 +123,21 @@ def test_certify_without_proof_fails_and_says_so(home: Home) -> None:
     assert isinstance(invoke("promote", home.recipe, "-c", home.config).exception, PromotionRefused)
 
 
+def test_every_label_may_be_certified_by_itself(home: Home, tmp_path: Path) -> None:
+    guarantee = {"target": 0.8, "delta": 0.1, "per_class": True}
+    buy = {"train": 100, "certify": 300, "evaluate": 60}
+    home.change(home.recipe, kind="classify", labels=["yes", "no"], guarantee=guarantee, buy=buy)
+    here = ("-c", home.config)
+    certified = json.loads(invoke("train", home.recipe, *here, "--promote", "--json").stdout)
+    assert sorted(certified["certified_labels"]) == ["no", "yes"]
+    assert certified["left_to_teacher"] == []
+    assert "**each** of these labels holds" in invoke("certificate", "show", "mood", *here).stdout
+    file = tmp_path / "mood.json"
+    file.write_text(invoke("certificate", "show", "mood", *here, "--json").stdout)
+    verified = invoke("certificate", "verify", file).stdout
+    assert verified == "valid for stream: agreement by label >= 0.800, delta 0.1\n"
+
+
 def test_limit_is_kept(home: Home, engine: LoopbackServer) -> None:
     before = len(engine.bodies)
     refused = invoke("label", home.recipe, "-c", home.config, "--limit-dollars", "0.0005")

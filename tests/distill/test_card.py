@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -54,6 +55,16 @@ def test_card_names_labels_that_are_always_missed_or_were_never_seen() -> None:
     card = model_card(report)
     assert "**Never given where the teacher gives it:** `b`." in card
     assert "The evaluation held no text with `c`." in card
+
+
+def test_card_of_labels_that_are_certified_one_by_one() -> None:
+    own = msgspec.structs.replace(
+        certificate(), thresholds={"proxy": 2.0, "proxy:a": 0.7}, metric="agreement by label"
+    )
+    card = model_card(make_report(("a", "b")), own)
+    assert "**each** of these labels holds: `a`. Among the requests" in card
+    assert "| `a` | 0.700 |" in card and "| `b` | left to the teacher |" in card
+    assert "The claim is about each label that it gives, not about each group of texts." in card
 
 
 def test_claim_of_a_table_is_for_that_table_only() -> None:

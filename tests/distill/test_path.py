@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.distill.path import BEYOND, NEVER, Costs, build_path
+from cascade.certify import Confidences, Guarantee, JointAudit, JointPrices, Said, audit_joint
+from cascade.certify import Rung as ClaimRung
+from cascade.distill.path import BEYOND, CAREFUL, NEVER, Costs, build_path
 from cascade.errors import NotEnoughSignal
 from cascade.tiers.artifact import Rung
 from cascade.types import SKIP
@@ -66,6 +68,43 @@ def test_the_path_begins_useful_and_ends_beyond_the_target(three: bool) -> None:
     assert handled(path[0]) > 0.1
     assert path[0].risk < 0.05 / 2
     assert 0.05 < path[-1].risk < 0.05 * BEYOND + 0.02
+
+
+def test_a_careful_path_is_the_same_with_an_earlier_beginning() -> None:
+    a0, _ = confidences(0)
+    usual = build_path(a0, None, Costs(0.0, 1.0), target=0.9, rungs=1_000)
+    careful = build_path(a0, None, Costs(0.0, 1.0), target=0.9, rungs=1_000, careful=0.0)
+    assert careful[-len(usual) :] == usual
+    assert careful[0].risk < usual[0].risk / 2
+
+
+def test_a_first_rung_that_is_wrong_already_costs_the_whole_certificate() -> None:
+    """The confidences promise a sixth of the errors. Only a careful path has a rung that holds."""
+    rng = np.random.default_rng(0)
+    wrong = np.linspace(0.0, 0.6, 1_500)
+    optimist = 1 - wrong / (6 - 5 * wrong)
+    proxy = (rng.random(1_500) < wrong).astype(np.int64)  # the teacher always says 0
+    certified = []
+    for careful in (CAREFUL, 0.0):
+        path = build_path(optimist, None, Costs(0.0, 1.0), target=0.95, rungs=40, careful=careful)
+        audit = JointAudit(
+            optimist,
+            [ClaimRung(rung.thresholds, handled(rung)) for rung in path],
+            Guarantee(0.95, 0.1),
+            promised=Confidences(optimist, np.zeros(1_500)),
+            prices=JointPrices(small=0.0),
+            rng=np.random.default_rng(1),
+        )
+        result = audit_joint(
+            audit,
+            proxy,
+            lambda rows: Said(np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))),
+            lambda row: 0,
+            label_budget=400,
+            table_digest="0" * 64,
+        )
+        certified.append(result.certificate is not None)
+    assert certified == [False, True]
 
 
 def test_costs_are_about_evenly_spaced() -> None:

@@ -101,6 +101,15 @@ def test_replay_agrees_with_the_router_row_by_row(made: Made) -> None:
         assert opinions.asks_small(rung).tolist() == asked
 
 
+def test_replay_agrees_with_the_router_where_a_label_has_its_own_threshold(made: Made) -> None:
+    opinions, labels = made.opinions, made.shop.bench.task.labels
+    rung = Rung({PROXY: 2.0, f"{PROXY}:{YES}": 0.6}, {}, 0.0)
+    (replayed,) = opinions.answers([rung]).T
+    said = [one.answer.text if one.answer.tier == PROXY else None for one in made.decisions(rung)]
+    assert [None if one == TEACHER else labels[one] for one in replayed] == said
+    assert said.count(YES) > 20 and set(said) == {YES, None}
+
+
 def test_replay_agrees_with_the_router_where_the_small_tier_is_skipped(made: Made) -> None:
     trusts = made.opinions.proxy_trust
     low, high = np.quantile(trusts[trusts >= 0], [0.3, 0.7])

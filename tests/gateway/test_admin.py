@@ -58,6 +58,9 @@ async def test_status_and_certificates(call: Call, house: House) -> None:
     assert status == 200 and body["tiers"] == {"small": True, "large": True}
     mood = body["tasks"]["mood"]
     assert mood["in_use"] and mood["version"] == "1"
+    promise = mood["promise"]
+    assert promise["metric"] == "agreement" and promise["target"] == 0.9
+    assert promise["thresholds"].keys() == {"proxy", "small"}
     assert mood["watch"]["requests"] == 1 and mood["watch"]["steps"] == []
     _, certificates = await call("GET", "/admin/certificates")
     assert certificates["mood"]["target"] == 0.9 and "evidence" not in certificates["mood"]

@@ -22,7 +22,7 @@ from cascade.embed import Embedder, load_embedder
 from cascade.embed.static import build_static_embedder
 from cascade.errors import ModelUnavailable, RegistryError
 from cascade.registry import open_registry
-from cascade.registry.served import ESCALATE, PROXY, Outcome, ServedProxy, outcome
+from cascade.registry.served import ESCALATE, NEVER, PROXY, Outcome, ServedProxy, outcome
 from cascade.tasks import Task, Window
 from cascade.tiers.artifact import Artifact
 from cascade.types import Abstention, Answer
@@ -122,9 +122,11 @@ async def test_it_works_where_an_event_loop_runs_already(folder: Path, models: P
 
 def test_uncertified_answer_is_passed_on() -> None:
     reply = Answer("proxy", "yes", 0.99)
-    assert outcome(reply, None) == ("yes", 0.99, ESCALATE, reasons.BELOW_THRESHOLD)
-    assert outcome(reply, 0.995).tier == ESCALATE
-    assert outcome(Abstention("proxy", reasons.NOVEL), 0.5) == ("", 0.0, ESCALATE, reasons.NOVEL)
+    assert outcome(reply, {"proxy": NEVER}) == ("yes", 0.99, ESCALATE, reasons.BELOW_THRESHOLD)
+    assert outcome(reply, {"proxy": 0.995}).tier == ESCALATE
+    assert outcome(reply, {"proxy": NEVER, "proxy:yes": 0.9}).tier == PROXY
+    novel = outcome(Abstention("proxy", reasons.NOVEL), {"proxy": 0.5})
+    assert novel == ("", 0.0, ESCALATE, reasons.NOVEL)
 
 
 def test_embedder_that_is_missing_names_the_command(folder: Path, tmp_path: Path) -> None:

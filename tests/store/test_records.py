@@ -1,7 +1,8 @@
-"""Decisions, audits, monitors and flags: the same battery over both databases."""
+"""Decisions, audits, monitors, attempts and flags: the same battery over both databases."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -149,6 +150,22 @@ def test_a_monitor_remembers_its_last_state(store: Store) -> None:
     store.monitors.save("spam", {})
     assert store.monitors.load("good") == {"wealth": [1.0], "epoch": 4}
     assert store.monitors.load("spam") == {}
+
+
+def test_attempts_are_counted_by_task_and_once_each(store: Store) -> None:
+    places = [store.attempts.open("good", digest) for digest in "abacb"]
+    assert places == [0, 1, 0, 2, 1]
+    assert store.attempts.open("spam", "c") == 0
+
+
+def test_attempts_of_several_processes_have_places_of_their_own(store: Store) -> None:
+    def opened(digest: int) -> int:
+        return store.attempts.open("good", str(digest))
+
+    with ThreadPoolExecutor(4) as pool:
+        places = list(pool.map(opened, range(12)))
+    assert sorted(places) == list(range(12))
+    assert [opened(digest) for digest in range(12)] == places
 
 
 def test_flags_go_up_and_down(store: Store) -> None:

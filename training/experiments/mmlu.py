@@ -2,9 +2,10 @@
 
 Two chains, each with the log-probability of every answer's token. The last model is the teacher and
 costs 1 a question; the first tier of a set answers every question. Every pair and every triple of a
-chain is certified, beside the set that is chosen by predicted cost on the training questions, and
-BARGAIN on every pair. Charged are all answers, those for training and choosing too, and every label
-of the audit. Prices are the chains' own mean dollars.
+chain is certified, beside the set that is chosen by predicted cost, and BARGAIN on every pair. The
+prediction is the audit's own look-ahead on a table like the pilot: its questions, repeated. Charged
+are all answers, those for training and choosing too, and every label of the audit. Prices are the
+chains' own mean dollars.
 
     python training/experiments/mmlu.py --data DIR --seeds 30
 """
@@ -18,18 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from common import parser, read_csv, show
-from numpy.typing import NDArray
 from tiers_cascade import Bill, Cascade, Floats, Integers, certified
 from tiers_rivals import Tier, bargain_on
 
 from cascade.certify import Confidences, Guarantee
-from cascade.certify.pilot import fit_platt, pilot_size
-
-Bools = NDArray[np.bool_]
+from cascade.certify.pilot import calibrate, fit_platt, pilot_size
+from cascade.distill.path import DOUBT
 
 CHAINS = {"llama": "mmlu_full_llama_test.csv", "qwen and gpt": "mmlu_full_qwen_oai_test.csv"}
 OPTIONS = 4
-FOLDS = 5
 
 
 class Model(NamedTuple):
@@ -52,8 +50,8 @@ class Run(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A set of tiers before and after its audit. forecast : (m,) predicted cost of each training
-    question. run : what it came to, with the answers of all models to these questions."""
+    """A set of tiers before and after its audit. forecast : (m,) predicted cost of each question of
+    the pilot. run : what it came to, with the answers of all models to these questions."""
 
     tiers: tuple[Model, ...]
     forecast: Floats
@@ -83,7 +81,7 @@ def tier_sets(chain: Sequence[Model]) -> list[tuple[Model, ...]]:
     return [*combinations(below, 1), *combinations(below, 2)]
 
 
-def learn(tiers: tuple[Model, ...], teacher: Model, rows: Integers, folds: Integers) -> Cascade:
+def learn(tiers: tuple[Model, ...], teacher: Model, rows: Integers) -> Cascade:
     """How far to trust each tier, from the questions ``rows`` that the teacher answered.
 
     Few labels, so one number is calibrated for each tier: the first one's probability, and for the
@@ -91,9 +89,11 @@ def learn(tiers: tuple[Model, ...], teacher: Model, rows: Integers, folds: Integ
     """
     first, second = tiers[0], tiers[-1]
     agreed = [(model.answers == teacher.answers)[rows] for model in (first, second)]
-    trust, promised = calibrate(first.chance, rows, agreed[0], folds)
+    trust = calibrate(first.chance, rows, agreed[0])
     support = np.where(first.answers == second.answers, trust, (1 - trust) / (OPTIONS - 1))
-    both, both_promised = calibrate(multiply_odds(second.chance, support), rows, agreed[1], folds)
+    odds = multiply_odds(second.chance, support)
+    # no curve over ranks: the second tier's answers to all other questions are not paid
+    both = fit_platt(odds[rows], agreed[1])(odds)
     return Cascade(
         rows=rows,
         teacher=teacher.answers,
@@ -101,20 +101,20 @@ def learn(tiers: tuple[Model, ...], teacher: Model, rows: Integers, folds: Integ
         proxy_trust=trust,
         small=second.answers,
         small_trust=both,
-        promised=Confidences(promised, both_promised),
+        promised=Confidences(trust[rows], both[rows]),
         small_price=second.price,
     )
 
 
-def calibrate(
-    chance: Floats, rows: Integers, agreed: Bools, folds: Integers
-) -> tuple[Floats, Floats]:
-    """P(the teacher agrees) of all questions, (n,), and of ``rows`` out of fold, (m,)."""
-    out_of_fold = np.empty(len(rows))
-    for fold in range(FOLDS):
-        held = folds == fold
-        out_of_fold[held] = fit_platt(chance[rows][~held], agreed[~held])(chance[rows][held])
-    return fit_platt(chance[rows], agreed)(chance), out_of_fold
+def repeat(chain: Sequence[Model], rows: Integers) -> list[Model]:
+    """A chain on a table like ``rows``: these questions, repeated until it is as long."""
+    n = len(chain[-1].answers)
+    return [
+        model._replace(
+            answers=np.resize(model.answers[rows], n), chance=np.resize(model.chance[rows], n)
+        )
+        for model in chain
+    ]
 
 
 def multiply_odds(one: Floats, other: Floats) -> Floats:
@@ -128,15 +128,15 @@ def run_seed(chain: Sequence[Model], guarantee: Guarantee, seed: int) -> Iterato
     teacher, n = chain[-1], len(chain[-1].answers)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(n, pilot_size(n), replace=False))
-    folds = rng.permutation(len(rows)) % FOLDS
     below = sum(model.price for model in chain[:-1])
     candidates: list[Candidate] = []
-    for tiers in tier_sets(chain):
-        cascade, both = learn(tiers, teacher, rows, folds), len(tiers) == 2
+    for tiers, like in zip(tier_sets(chain), tier_sets(repeat(chain, rows)), strict=True):
+        cascade, both = learn(tiers, teacher, rows), len(tiers) == 2
         bill = certified(cascade, guarantee, np.random.default_rng([seed, 1]), with_small=both)
         run = Run(cascade.cost(bill) + tiers[0].price, bill.agreement, bill.three_tiers)
         yield " > ".join(model.name for model in (*tiers, teacher)), run
-        forecast = tiers[0].price + cascade.predicted_costs(guarantee.target, with_small=both)
+        pilot = learn(like, repeat([teacher], rows)[0], np.arange(len(rows)))
+        forecast = tiers[0].price + pilot.predicted_costs(guarantee, with_small=both)
         unused = below - sum(model.price for model in tiers)  # answered the training questions
         charged = run._replace(cost=run.cost + unused * len(rows) / n)
         candidates.append(Candidate(tiers, forecast, charged))
@@ -147,14 +147,14 @@ def run_seed(chain: Sequence[Model], guarantee: Guarantee, seed: int) -> Iterato
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """The cheapest pair; a triple only where it is predicted to save more than one standard error:
-    with three thresholds, the cheapest of many promises more than it keeps."""
+    """The cheapest pair; a triple only where the pilot's questions, taken in pairs, show that it is
+    cheaper: with three thresholds, the cheapest of many promises more than it keeps."""
     pair, triple = (
         min((one for one in candidates if len(one.tiers) == size), key=_mean_forecast)
         for size in (1, 2)
     )
     saving = pair.forecast - triple.forecast
-    return triple if saving.mean() > saving.std() / len(saving) ** 0.5 else pair
+    return triple if saving.mean() > DOUBT * saving.std() / len(saving) ** 0.5 else pair
 
 
 def _mean_forecast(candidate: Candidate) -> float:
