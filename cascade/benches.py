@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
 
 from cascade.config import GatewayConfig, LanguageModel
 from cascade.embed import Embedder, load_embedder
@@ -23,6 +27,8 @@ from cascade.tiers.teacher import Teacher
 from cascade.types import Price, Tier
 
 PROXY, SMALL, LARGE = "proxy", "small", "large"
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,15 @@ class Bench:
         return {**small, LARGE: self.large}
 
 
-def connect(config: GatewayConfig, stack: ExitStack) -> dict[str, Connection]:
+def connect(
+    config: GatewayConfig, stack: ExitStack, earlier: Mapping[str, Connection] = NOTHING
+) -> dict[str, Connection]:
     """The LLM tiers by name, cheapest first, their embedded engines running.
 
     Parameters
     ----------
     stack : whatever must be stopped in the end is put there, at once.
+    earlier : connections whose endpoint goes on where nothing but the price is another.
 
     Raises
     ------
@@ -70,20 +79,27 @@ def connect(config: GatewayConfig, stack: ExitStack) -> dict[str, Connection]:
         A model is missing or an engine does not start.
     """
     tiers = {SMALL: config.tiers.small, LARGE: config.tiers.large}
-    return {
-        tier: Connection(tier, model, _endpoint(model, config.models, stack))
-        for tier, model in tiers.items()
-        if model is not None
-    }
+    found = {}
+    for tier, model in tiers.items():
+        if model is not None:
+            endpoint = _unchanged(earlier.get(tier), model)
+            endpoint = endpoint or _endpoint(model, config.models, stack)
+            found[tier] = Connection(tier, model, endpoint)
+    return found
 
 
 def set_benches(
-    config: GatewayConfig, recipes: Mapping[str, Recipe], connections: Mapping[str, Connection]
+    config: GatewayConfig,
+    recipes: Mapping[str, Recipe],
+    connections: Mapping[str, Connection],
+    loaded: Mapping[str, Embedder] = NOTHING,
 ) -> dict[str, Bench]:
-    """A bench for every recipe; recipes with the same embedder share it."""
+    """A bench for every recipe; recipes with the same embedder share it, also one that is loaded
+    already."""
     proxy = config.tiers.proxy
     embedders = {
-        name: Cached(
+        name: loaded.get(name)
+        or Cached(
             load_embedder(
                 name, Path(config.models), threads=proxy.threads, providers=proxy.providers
             )
@@ -94,6 +110,12 @@ def set_benches(
         name: _bench(recipe, embedders[recipe.embedder], connections)
         for name, recipe in recipes.items()
     }
+
+
+def _unchanged(earlier: Connection | None, model: LanguageModel) -> Endpoint | None:
+    if earlier is None or msgspec.structs.replace(earlier.model, price=model.price) != model:
+        return None
+    return earlier.endpoint
 
 
 def _endpoint(model: LanguageModel, models: str, stack: ExitStack) -> Endpoint:

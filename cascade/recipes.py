@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from cascade.config import Count, Guarantee, Strict, read_yaml
+from cascade.config import Count, Guarantee
+from cascade.documents import Mistaken, open_document
 from cascade.errors import RecipeError
 from cascade.prompts import MOST_LABELS
+from cascade.shapes import Misfit, Strict
 from cascade.tasks import Example, Kind, Task, Window
 
+EMBEDDER = "minilm-int8"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 Seed = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -82,53 +85,59 @@ class Recipe(Strict, frozen=True):
     labels: tuple[str, ...] = ()
     examples: tuple[SolvedExample, ...] = ()
     teacher: Literal["large"] = "large"
-    embedder: str = "minilm-int8"
+    embedder: str = EMBEDDER
     guarantee: Guarantee = Guarantee()
     buy: Labels = Labels()
     expected_requests: Count = 1_000_000
     allow_missed: tuple[str, ...] = ()
     seed: Seed = 0
 
-    def __post_init__(self) -> None:
+    def misfits(self) -> Iterator[Misfit]:
+        """What makes no task, or one that no guarantee can be given for."""
         if self.kind in REFUSED_KINDS:
-            raise ValueError(f"kind {self.kind} is refused: {REFUSED_KINDS[self.kind]}")
-        if self.kind not in ("filter", "classify"):
-            raise ValueError(f"kind {self.kind!r} is none of filter, classify")
+            yield Misfit(("kind",), f"kind {self.kind} is refused: {REFUSED_KINDS[self.kind]}")
+        elif self.kind not in ("filter", "classify"):
+            yield Misfit(("kind",), f"kind {self.kind!r} is none of filter, classify")
+        else:
+            yield from self._label_misfits()
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"name {self.name!r}: use lower-case letters, digits and hyphens")
+            message = f"name {self.name!r}: use lower-case letters, digits and hyphens"
+            yield Misfit(("name",), message)
         if not self.prompt.strip():
-            raise ValueError("prompt is empty")
-        self._check_labels()
-        self._check_guarantee()
+            yield Misfit(("prompt",), "prompt is empty: ask the question in it")
+        yield from self._guarantee_misfits()
 
-    def _check_guarantee(self) -> None:
-        if not self.guarantee.per_class:
-            return
-        if self.kind == "filter":
-            raise ValueError(
+    def _guarantee_misfits(self) -> Iterator[Misfit]:
+        if self.guarantee.per_class and self.kind == "filter":
+            message = (
                 "guarantee.per_class is for kind classify; a filter's answers are held together: "
                 "remove it, or write the task as classify with two labels"
             )
-        if "*" in self.labels:
-            raise ValueError("with guarantee.per_class no label may be *: it stands for all")
+            yield Misfit(("guarantee", "per_class"), message, beside=("kind",))
+        elif self.guarantee.per_class and "*" in self.labels:
+            message = "with guarantee.per_class no label may be *: it stands for all"
+            yield Misfit(("labels", self.labels.index("*")), message, beside=("guarantee",))
 
-    def _check_labels(self) -> None:
+    def _label_misfits(self) -> Iterator[Misfit]:
         labels = self.task_labels
         if any(not label or label != label.strip() for label in labels):
-            raise ValueError("a label is empty or has white space around it")
+            yield Misfit(("labels",), "a label is empty or has white space around it")
         twice = [label for label, n in Counter(map(str.casefold, labels)).items() if n > 1]
         if twice:
-            raise ValueError(f"labels occur twice: {', '.join(twice)}")
+            yield Misfit(("labels",), f"labels occur twice: {', '.join(twice)}")
         if not 2 <= len(labels) <= MOST_LABELS:
-            raise ValueError(f"{len(labels)} labels: a task has 2 to {MOST_LABELS}")
-        if self.kind == "filter" and len(labels) != 2:
-            raise ValueError("a filter has exactly two labels, the positive one first")
+            yield Misfit(("labels",), f"{len(labels)} labels: a task has 2 to {MOST_LABELS}")
+        elif self.kind == "filter" and len(labels) != 2:
+            message = "a filter has exactly two labels, the positive one first"
+            yield Misfit(("labels",), message, beside=("kind",))
         unknown = {example.label for example in self.examples} - set(labels)
         if unknown:
-            raise ValueError(f"examples use unknown labels: {', '.join(sorted(unknown))}")
+            message = f"examples use unknown labels: {', '.join(sorted(unknown))}"
+            yield Misfit(("examples",), message, beside=("labels",))
         unknown = set(self.allow_missed) - set(labels)
         if unknown:
-            raise ValueError(f"allow_missed has unknown labels: {', '.join(sorted(unknown))}")
+            message = f"allow_missed has unknown labels: {', '.join(sorted(unknown))}"
+            yield Misfit(("allow_missed",), message, beside=("labels",))
 
     @property
     def task_labels(self) -> tuple[str, ...]:
@@ -158,9 +167,9 @@ def load_recipe(path: Path, environment: Mapping[str, str] = os.environ) -> Reci
         The file is missing, malformed, or asks for something that cannot be.
     """
     try:
-        return read_yaml(path, Recipe, environment)
-    except ValueError as exc:
-        raise RecipeError(f"{path}: {exc}") from exc
+        return open_document(path, environment).read(Recipe)
+    except Mistaken as exc:
+        raise RecipeError(str(exc)) from exc
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:

@@ -80,8 +80,7 @@ class Query:
         return content if isinstance(content, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What an answer cost. Adds with ``+``; ``prompt_tokens`` includes ``cached_tokens``.
 
     >>> (Usage(prompt_tokens=10, dollars=0.5) + Usage(prompt_tokens=5)).prompt_tokens

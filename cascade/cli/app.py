@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import cascade
-from cascade.cli import distilling, models, serving
+from cascade.cli import distilling, init, keys, models, serving, validate
 from cascade.errors import CascadeError, UsageError
 
 app = typer.Typer(
@@ -22,8 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CASCADE"},
 )
+init.add_to(app)
 models.add_to(app)
+keys.add_to(app)
 distilling.add_to(app)
+validate.add_to(app)
 serving.add_to(app)
 
 

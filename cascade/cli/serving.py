@@ -1,4 +1,4 @@
-"""The commands around a running gateway: serve, ask, validate, ui, demo."""
+"""The commands around a running gateway: serve, ask, ui, demo."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import typer
 from cascade.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from cascade.cli.output import print_json, progress
 from cascade.config import load_config
-from cascade.errors import ConfigError, TierRejected, TierUnavailable
+from cascade.errors import TierRejected, TierUnavailable
 
 ASK_SECONDS = 120
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (serve, ask, validate, ui, demo):
+    for command in (serve, ask, ui, demo):
         app.command()(command)
 
 
@@ -32,7 +32,7 @@ def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """
     from cascade.gateway.run import serve as run
 
-    run(load_config(config))
+    run(load_config(config), path=config)
 
 
 def ask(
@@ -58,23 +58,6 @@ def ask(
     else:
         why = ", ".join(f"{name} {value}" for name, value in found["cascade"].items())
         typer.echo(f"{found['answer']}\n  {why}")
-
-
-def validate(
-    config: ConfigPath = DEFAULT_CONFIG,
-    recipes: Annotated[list[Path] | None, typer.Argument(help="Recipes besides its tasks.")] = None,
-) -> None:
-    """Read the configuration and every recipe, and say what is wrong. Starts nothing.
-
-    Example: cascade validate --config serving/gateway.yaml
-    """
-    from cascade.recipes import load_recipe, load_recipes
-
-    folder = Path(load_config(config).tasks)
-    if not folder.is_dir():
-        raise ConfigError(f"{config}: tasks: {folder} is no folder of recipes")
-    tasks = [*load_recipes(folder), *(load_recipe(path).name for path in recipes or [])]
-    typer.echo(f"{config}: good; tasks: {', '.join(tasks) or 'none'}")
 
 
 def ui(config: ConfigPath = DEFAULT_CONFIG, port: int = 5000) -> None:

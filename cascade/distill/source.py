@@ -91,6 +91,12 @@ def read_rows(source: Source, window: Window, rng: np.random.Generator) -> Rows:
     return rows
 
 
+def look_at(source: Source) -> None:
+    """Read a table's header and its first record; raises like ``read_rows``."""
+    path = Path(source.table)
+    next(_reader(path)(path, source), None)
+
+
 @dataclass
 class _Sieve:
     """Keep distinct texts; past the limit, a uniform sample of them (Vitter 1985, algorithm R)."""

@@ -17,12 +17,16 @@ from starlette.exceptions import HTTPException
 from cascade import reasons
 from cascade.certify import Certificate, Watch
 from cascade.errors import CascadeError, RegistryError
+from cascade.gateway.console import checks_of, flow_of
 from cascade.gateway.lanes import Lane
 from cascade.gateway.refusals import Refusal, bad_request, refusal_of
+from cascade.gateway.replay import audit_of
 from cascade.gateway.services import Running, Services
+from cascade.gateway.tenants import Tenant
 from cascade.registry import CHAMPION
 
 MOST_DECISIONS = 1000
+MOST_CHECKS = 500
 
 Name = Annotated[str, Body(embed=True)]
 Why = Annotated[str, Body(embed=True, max_length=500)]
@@ -52,6 +56,7 @@ def _add_views(app: FastAPI, services: Services, running: Running) -> None:
         return {
             "off": services.lanes.off,
             "tiers": running.answering,
+            "configuration": services.reload.status() if services.reload else None,
             "tasks": {name: _task_status(services, name, problems.get(name)) for name in names},
         }
 
@@ -63,19 +68,44 @@ def _add_views(app: FastAPI, services: Services, running: Running) -> None:
 
     @app.get("/admin/decisions")
     def decisions(
-        limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100, task: str | None = None
+        limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100,
+        task: str | None = None,
+        tenant: str | None = None,
     ) -> list[Any]:
-        """The newest decisions."""
-        found = _store(services).recent(limit, task)
+        """The newest decisions; of a tenant with everything below it."""
+        found = _store(services).recent(limit, task, tenant=tenant)
         return [msgspec.to_builtins(one) for one in found]
+
+    @app.get("/admin/tenants")
+    async def tenants() -> dict[str, Any]:
+        """Every holder of a key: what it may ask (null is all), its limits, today's dollars."""
+        return {one.name: _tenant_status(services, one) for one in services.tenants}
 
     @app.get("/admin/decisions/{id}")
     def decision(id: str) -> Any:
-        """One decision by its ``x-cascade-decision-id``; it may take a second to appear."""
+        """One decision by its ``x-cascade-decision-id``, replayed: what each tier said, what it
+        would have taken, the reason, and the teacher's word where it was audited (null if not).
+        It may take a second to appear."""
         found = _store(services).get(id)
         if found is None:
             raise Refusal(404, "decision_not_found", f"there is no decision {id[:100]!r}")
-        return msgspec.to_builtins(found)
+        audit = _store(services).get(audit_of(id))
+        return {**msgspec.to_builtins(found), "audit": msgspec.to_builtins(audit)}
+
+    @app.get("/admin/overview")
+    def overview(
+        task: str, limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = MOST_DECISIONS
+    ) -> Any:
+        """What the console shows of a task, from its newest decisions."""
+        lane, store = _known(services, task), _store(services)
+        docket = services.auditor.docket(task)
+        audits = services.audits.settled(task, MOST_CHECKS) if services.audits else []
+        return {
+            "teacher": lane.teacher,
+            "bound": docket.agreement_lower_bound if docket else None,
+            "flow": msgspec.to_builtins(flow_of(store.recent(limit, task), [*lane.router.tiers])),
+            "checks": msgspec.to_builtins(checks_of(audits)),
+        }
 
 
 def _add_switches(app: FastAPI, services: Services) -> None:
@@ -136,6 +166,15 @@ def _task_status(services: Services, task: str, problem: str | None) -> dict[str
         "tiers": dict(lane.models),
         "promise": _promise(lane.certificate) if lane.certificate else None,
         "watch": _watch_status(docket.watch, len(lane.rungs)) if docket else None,
+    }
+
+
+def _tenant_status(services: Services, tenant: Tenant) -> dict[str, Any]:
+    return {
+        "tasks": None if tenant.tasks is None else sorted(tenant.tasks),
+        "requests_a_minute": tenant.bucket.per_minute if tenant.bucket else None,
+        "dollars_a_day": tenant.spend,
+        "dollars_today": services.tenants.spending.today(tenant.name),
     }
 
 

@@ -22,6 +22,7 @@ from cascade.errors import StoreError, UsageError
 from cascade.gateway.docket import Audit, Docket
 from cascade.gateway.lanes import Lane, Lanes
 from cascade.gateway.observe import Metrics
+from cascade.gateway.replay import audit_of
 from cascade.store import AuditRecord, AuditStore, DecisionRecord, MonitorStore
 from cascade.types import Abstention, Answer, Decision, Query, Reply
 
@@ -109,6 +110,10 @@ class Auditor:
             lane = lane.on_rung(watch.rung, "")
         self._lanes.install(lane)
         self._show_watch(task, watch)
+
+    def tune(self, audit: config.Audit) -> None:
+        """Audit at other rates; a champion's lane has to be installed again to be audited so."""
+        self._audit = audit
 
     def docket(self, task: str) -> Docket | None:
         """The champion's audits, even if it has been taken out; None before the first champion."""
@@ -217,7 +222,7 @@ class Auditor:
         self._metrics.count_spending(task, reply.tier, usage)
         self._keep(
             DecisionRecord(
-                id=f"{case.decision_id}-audit",
+                id=audit_of(case.decision_id),
                 at=self._clock(),
                 task=task,
                 reason=reasons.AUDIT,

@@ -5,34 +5,43 @@ Nothing here waits: a full queue loses a record and says so, an answer is never 
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from cascade.gateway.audit import Auditor
 from cascade.gateway.decisions import Outbox
+from cascade.gateway.http import Request
+from cascade.gateway.ids import Ids
 from cascade.gateway.lanes import Lane
 from cascade.gateway.observe import Metrics
-from cascade.store import DecisionRecord
+from cascade.gateway.replay import told
+from cascade.gateway.spending import Spending
+from cascade.store import DecisionRecord, Said
 from cascade.types import Decision, Usage
 
+if TYPE_CHECKING:  # OpenTelemetry is loaded only where tracing is on
+    from cascade.gateway.tracing import Tracing
+
+TENANT = "x-tenant-id"
 NOT_A_TASK = ""
 """The task of a request that was passed through."""
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True):
     """Somebody is waiting for one answer.
 
     started : ``time.perf_counter()`` at arrival.
-    tenant : who asks, for the log; empty if nobody said.
+    tenant : who asks and pays, for the log; empty if nobody said.
     alone : its time is its own; an input of a batch waits for the others too.
     """
 
+    id: str
     started: float
     tenant: str = ""
     alone: bool = True
-    id: str = field(default_factory=lambda: f"dec_{secrets.token_hex(12)}")
 
     @property
     def seconds(self) -> float:
@@ -40,8 +49,7 @@ class Visit:
         return time.perf_counter() - self.started
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What an answer says about where it came from.
 
     tier : None when nobody answered. model : what stands behind the tier.
@@ -85,6 +93,14 @@ class Books:
     metrics: Metrics
     outbox: Outbox
     auditor: Auditor
+    spending: Spending
+    ids: Ids = field(default_factory=Ids)
+    tracing: Tracing | None = None
+
+    def visit(self, request: Request, *, alone: bool = True) -> Visit:
+        """Who is waiting, and since when; not ``alone`` for an input of a batch."""
+        tenant = request.tenant.known_as(request.headers.get(TENANT, ""))
+        return Visit(self.ids.new("dec"), request.started, tenant, alone)
 
     def enter(self, visit: Visit, lane: Lane, decision: Decision) -> Receipt:
         """Write one decision down, and make out its receipt."""
@@ -93,8 +109,12 @@ class Books:
         if visit.alone:
             self.metrics.overhead_seconds.of(lane.task.name).observe(receipt.overhead_seconds)
             self.metrics.request_seconds.of(lane.task.name).observe(visit.seconds)
-        self.outbox.put(_record(visit, lane.task.name, receipt, decision.usage))
+        record = _record(visit, lane.task.name, receipt, decision.usage, told(lane, decision))
+        self.outbox.put(record)
+        self.spending.add(visit.tenant, record.dollars)
         self.auditor.consider(receipt.decision_id, lane, decision)
+        if self.tracing is not None:
+            self.tracing.decided(lane.task.name, receipt, decision.usage)
         return receipt
 
     def enter_passthrough(self, visit: Visit, receipt: Receipt, usage: Usage) -> None:
@@ -104,7 +124,10 @@ class Books:
         self.metrics.count_spending(NOT_A_TASK, tier, usage)
         self.metrics.request_seconds.of(NOT_A_TASK).observe(visit.seconds)
         self.metrics.overhead_seconds.of(NOT_A_TASK).observe(receipt.overhead_seconds)
+        self.spending.add(visit.tenant, usage.dollars)
         self.outbox.put(_record(visit, NOT_A_TASK, receipt, usage))
+        if self.tracing is not None:
+            self.tracing.passed(receipt, usage)
 
 
 def _receipt(visit: Visit, lane: Lane, decision: Decision) -> Receipt:
@@ -122,7 +145,9 @@ def _receipt(visit: Visit, lane: Lane, decision: Decision) -> Receipt:
     )
 
 
-def _record(visit: Visit, task: str, receipt: Receipt, usage: Usage) -> DecisionRecord:
+def _record(
+    visit: Visit, task: str, receipt: Receipt, usage: Usage, trail: tuple[Said, ...] = ()
+) -> DecisionRecord:
     return DecisionRecord(
         id=visit.id,
         at=time.time(),
@@ -140,4 +165,5 @@ def _record(visit: Visit, task: str, receipt: Receipt, usage: Usage) -> Decision
         seconds=visit.seconds,
         overhead_seconds=receipt.overhead_seconds,
         dollars=usage.dollars,
+        trail=trail,
     )

@@ -100,6 +100,22 @@ class Champions:
                 self._attempt(task, self._follow)
         self._looked.set()
 
+    def reseat(self, tasks: Iterable[str], builder: Builder) -> None:
+        """Follow these tasks and no others, their lanes made by another builder.
+
+        Every champion is built anew from its local copy before its lane is swapped; the registry
+        is not asked. Waits while a look is going on.
+        """
+        with self._polling:
+            self._builder = builder
+            before, self._serving = self._serving, dict.fromkeys(tasks)
+            for task in before.keys() - self._serving.keys():
+                self._problems.pop(task, None)
+            for task in self._serving:
+                self._attempt(task, self._restore)
+                if self._serving[task] is None:
+                    self._install(builder.blank(task))
+
     def problems(self) -> dict[str, str]:
         """What is wrong with a task's champion now, in words."""
         return dict(self._problems)

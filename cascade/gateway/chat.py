@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cascade.gateway import wire
-from cascade.gateway.books import Books, Visit
+from cascade.gateway.books import Books
 from cascade.gateway.http import Reply, Request, Response, Stream
 from cascade.gateway.lanes import Lane
 from cascade.gateway.refusals import bad_request, refusal_of_decision
 from cascade.router import Router
 
 FORCE_TIER = "x-cascade-tier"
-TENANT = "x-tenant-id"
-LONGEST_TENANT = 128
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,18 @@ class TypedChat:
 
     books: Books
 
-    async def answer(self, request: Request, lane: Lane) -> Reply:
-        """A completion, or the events of one.
+    async def answer(self, request: Request, fields: dict[str, Any], lane: Lane) -> Reply:
+        """A completion, or the events of one. fields : of the request's body.
 
         Raises
         ------
         Refusal
             Malformed, asking for what a label does not have, or no tier could answer.
         """
-        typed, extra = wire.read_typed(request.body)
+        typed, extra = wire.read_typed(fields)
         form = wire.format_for(typed, lane.task.labels)
         router = router_for(lane, request.headers)
-        visit = visit_of(request)
+        visit = self.books.visit(request)
         decision = await router.route(wire.query_of(typed, extra, visit.id))
         headers = self.books.enter(visit, lane, decision).headers()
         if decision.answer is None:
@@ -50,11 +49,6 @@ class TypedChat:
         if typed.stream:
             return Stream(_as_they_come(completion.events(typed.wants_usage)), headers)
         return Response(completion.whole(), headers=headers)
-
-
-def visit_of(request: Request, *, alone: bool = True) -> Visit:
-    """Who is waiting, and since when; not ``alone`` for an input of a batch."""
-    return Visit(request.started, request.headers.get(TENANT, "")[:LONGEST_TENANT], alone)
 
 
 def router_for(lane: Lane, headers: Mapping[str, str]) -> Router:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from cascade.gateway.refusals import Refusal
+from cascade.gateway.tenants import ANYONE, Tenant
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,12 +26,15 @@ JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
 
+PATIENCE_SECONDS = 0.05
+"""For so long a caller who leaves is not noticed."""
+
+
 class Disconnected(Exception):
     """The caller went away; there is nobody to answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What was asked.
 
     headers : lower-case names; of a repeated header the last one counts.
@@ -43,25 +47,24 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     id: str
-    started: float = field(default_factory=time.perf_counter)
+    tenant: Tenant = ANYONE
+    started: float = msgspec.field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     body: bytes
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     content_type: str = JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """An answer in server-sent events; ``events`` is closed in the end, however it comes."""
 
     events: AsyncGenerator[bytes]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 Reply = Response | Stream
@@ -72,16 +75,14 @@ def read_headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def request_id(headers: Mapping[str, str]) -> str:
-    """The caller's own ``x-request-id`` if it is harmless to log and echo, else a new one.
+def given_id(headers: Mapping[str, str]) -> str | None:
+    """The caller's own ``x-request-id``, if it is harmless to log and to echo.
 
-    >>> request_id({"x-request-id": "abc-1"})
-    'abc-1'
-    >>> request_id({"x-request-id": "a b"}).startswith("req_")
-    True
+    >>> given_id({"x-request-id": "abc-1"}), given_id({"x-request-id": "a b"}), given_id({})
+    ('abc-1', None, None)
     """
-    given = headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    given = headers.get("x-request-id")
+    return given if given and REQUEST_ID.fullmatch(given) else None
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most_bytes: int) -> bytes:
@@ -148,35 +149,63 @@ def _chunk(data: bytes) -> dict[str, Any]:
 
 
 def _start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
-    fields = [(name.encode("latin-1"), _field(value)) for name, value in headers.items()]
+    fields = [(name.encode(), _field(value)) for name, value in headers.items()]
     return {"type": "http.response.start", "status": status, "headers": fields}
 
 
 def _field(value: str) -> bytes:
     """A header value may hold no line break and only ASCII: anything else is written escaped."""
-    return value.encode("unicode_escape") if not value.isprintable() else _ascii(value)
+    if value.isascii() and value.isprintable():
+        return value.encode()
+    return value.encode("ascii" if value.isprintable() else "unicode_escape", "backslashreplace")
 
 
-def _ascii(value: str) -> bytes:
-    return value.encode("ascii", "backslashreplace")
+async def unless_gone(work: Awaitable[None], receive: Receive) -> None:
+    """Do the work in this task; cancel it when the caller goes, and let it clean up.
 
-
-async def first_done(work: Awaitable[None], gone: Awaitable[None]) -> None:
-    """Run ``work`` until it ends or ``gone`` does; then cancel ``work`` and let it clean up.
+    Nobody listens before ``PATIENCE_SECONDS``: most answers are there by then, and a timer costs a
+    twentieth of a task.
 
     Raises
     ------
     Disconnected
-        ``gone`` ended first.
+        The caller went first.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+    task = asyncio.current_task()
+    assert task is not None
+    watch = Watch(task, receive)
+    timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, watch.begin)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await work
+    except asyncio.CancelledError:
+        if watch.gone and task.uncancel() == 0:
+            raise Disconnected from None
+        raise
     finally:
-        leaving.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-    if working.cancelled():
-        raise Disconnected
-    await working
+        timer.cancel()
+        watch.end()
+
+
+class Watch:
+    """Cancels a task when the caller of its request goes."""
+
+    def __init__(self, task: asyncio.Task[Any], receive: Receive) -> None:
+        self.gone = False
+        self._task = task
+        self._receive = receive
+        self._listening: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start to listen."""
+        self._listening = asyncio.ensure_future(disconnected(self._receive))
+        self._listening.add_done_callback(self._heard)
+
+    def end(self) -> None:
+        """The work is done: nobody is to be cancelled any more."""
+        if self._listening is not None:
+            self._listening.remove_done_callback(self._heard)
+            self._listening.cancel()
+
+    def _heard(self, listening: asyncio.Task[None]) -> None:
+        self.gone = True
+        self._task.cancel()

@@ -129,6 +129,12 @@ class Lanes:
                 self._lift(lane.task.name)
             self._serving = self._effective()
 
+    def remove(self, task: str) -> None:
+        """From the next request on there is no such task."""
+        with self._lock:
+            self._installed.pop(task, None)
+            self._serving = self._effective()
+
     def serve(self, task: str, version: str, rung: int | None, why: str) -> None:
         """From the next request on this rung answers, or with None the teacher.
 
@@ -136,8 +142,8 @@ class Lanes:
             says so remembers it: a restart asks again.
         """
         with self._lock:
-            lane = self._installed[task]
-            if lane.version == version:
+            lane = self._installed.get(task)  # an audit may outlive its task
+            if lane is not None and lane.version == version:
                 self._installed[task] = lane.on_rung(rung, why)
                 self._serving = self._effective()
 

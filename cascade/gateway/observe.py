@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cascade.types import Abstention, Decision, Query, Reply, Tier, Usage
@@ -57,7 +57,7 @@ class Metrics:
             "time_to_first_token_seconds", "Streams: arrival to first event", SLOW, *REPLICA
         )
         self.inter_token_seconds = self._histogram(
-            "inter_token_seconds", "Streams: between two events", FAST, *REPLICA
+            "inter_token_seconds", "Streams: between two arrivals of events", FAST, *REPLICA
         )
         self.audits = self._counter("audit", "Answers checked with the teacher", "task", "agreed")
         self.agreement_lower_bound = self._gauge(
@@ -78,6 +78,9 @@ class Metrics:
         )
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens", "cached")
         self.inflight = self._gauge("inflight", "Queries inside a tier", *REPLICA)
+        self.config_reloads = self._counter(
+            "config_reloads", "Changed configurations: applied or refused", "result"
+        )
         self.dropped = self._counter("dropped", "Records lost to a full queue", "what")
         self._teacher_price: dict[str, Mean] = defaultdict(Mean)
 
@@ -100,32 +103,21 @@ class Metrics:
     def count_spending(self, task: str, tier: str, usage: Usage) -> None:
         """Dollars and prompt tokens of one reply."""
         self.dollars.of(task, tier).inc(usage.dollars)
-        self.prompt_tokens.of("true").inc(usage.cached_tokens)
+        if usage.cached_tokens:
+            self.prompt_tokens.of("true").inc(usage.cached_tokens)
         self.prompt_tokens.of("false").inc(usage.prompt_tokens - usage.cached_tokens)
 
-    @contextmanager
-    def inside(self, tier: str, queries: int = 1) -> Iterator[None]:
-        """Time and count what is inside a tier."""
-        inflight = self.inflight.of(tier, ANY_REPLICA)
-        inflight.inc(queries)
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            inflight.dec(queries)
-            self.tier_seconds.of(tier).observe(time.perf_counter() - started)
+    def inside(self, tier: str, queries: int = 1) -> Inside:
+        """Time and count what is inside a tier, in a ``with``."""
+        return Inside(self.inflight.of(tier, ANY_REPLICA), self.tier_seconds.of(tier), queries)
 
-    async def timed(
-        self, tier: str, started: float, events: AsyncGenerator[bytes]
-    ) -> AsyncGenerator[bytes]:
-        """Pass a stream on and measure its rhythm; ``started`` is of ``time.perf_counter``."""
-        last, clock = started, self.first_token_seconds.of(tier, ANY_REPLICA)
-        async with aclosing(events):
-            async for event in events:
-                now = time.perf_counter()
-                clock.observe(now - last)
-                last, clock = now, self.inter_token_seconds.of(tier, ANY_REPLICA)
-                yield event
+    def rhythm(self, tier: str, started: float) -> Rhythm:
+        """Of one stream that was asked for at ``started``, of ``time.perf_counter``."""
+        return Rhythm(
+            self.first_token_seconds.of(tier, ANY_REPLICA),
+            self.inter_token_seconds.of(tier, ANY_REPLICA),
+            started,
+        )
 
     def _counter(self, name: str, help: str, *labels: str) -> Family[Counter]:
         return Family(Counter(f"cascade_{name}", help, labels, registry=self.registry))
@@ -141,6 +133,40 @@ class Metrics:
 
 
 REPLICA = ("tier", "replica")
+
+
+class Inside:
+    """Queries inside a tier, while the ``with`` lasts."""
+
+    __slots__ = ("_inflight", "_queries", "_seconds", "_started")
+
+    def __init__(self, inflight: Gauge, seconds: Histogram, queries: int) -> None:
+        self._inflight = inflight
+        self._seconds = seconds
+        self._queries = queries
+
+    def __enter__(self) -> None:
+        self._inflight.inc(self._queries)
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._inflight.dec(self._queries)
+        self._seconds.observe(time.perf_counter() - self._started)
+
+
+class Rhythm:
+    """When the pieces of a stream arrive: the first one, and the time between two."""
+
+    def __init__(self, first: Histogram, between: Histogram, started: float) -> None:
+        self._clock = first
+        self._between = between
+        self._last = started
+
+    def beat(self) -> None:
+        """A piece has arrived."""
+        now = time.perf_counter()
+        self._clock.observe(now - self._last)
+        self._last, self._clock = now, self._between
 
 
 class Mean:
@@ -176,7 +202,7 @@ class Observed:
 def _clocked(reply: Reply, seconds: float) -> Reply:
     if reply.usage.seconds:
         return reply
-    return replace(reply, usage=replace(reply.usage, seconds=seconds))
+    return replace(reply, usage=msgspec.structs.replace(reply.usage, seconds=seconds))
 
 
 def observed(tiers: Mapping[str, Tier], metrics: Metrics) -> dict[str, Tier]:

@@ -1,37 +1,43 @@
 """``POST /v1/chat/completions`` for a tier or a model by its name: the request as it came.
 
-Only ``model`` is replaced. A stream is forwarded event by event; its usage is always asked for,
-because somebody has to know what it cost, and kept back from a caller who did not ask.
+Bytes go through as they came, both ways; only ``model`` is replaced where the tier knows it by
+another name. A stream's usage is always asked for, because somebody has to know what it cost, and
+kept back from a caller who did not ask.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from cascade import reasons
-from cascade.errors import TierError
+from cascade.errors import TierError, TierUnavailable
 from cascade.gateway import wire
 from cascade.gateway.books import Books, Receipt, Visit
-from cascade.gateway.chat import FORCE_TIER, visit_of
-from cascade.gateway.events import EventSplitter, only_usage, usage_in
+from cascade.gateway.chat import FORCE_TIER
+from cascade.gateway.events import UsageFilter
 from cascade.gateway.http import Reply, Request, Response, Stream
 from cascade.gateway.refusals import bad_request, refusal_of
 from cascade.tiers.labels import usage_of
+from cascade.tiers.responses import Forwarded
 from cascade.types import Price, Usage
+
+
+TOKEN_BYTES = 4
+"""Of a request's JSON, in the mean: for streams that end before their usage is known."""
 
 
 class Upstream(Protocol):
     """What the gateway needs of an OpenAI-compatible endpoint; ``tiers.Endpoint`` is one."""
 
-    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
+    async def forward(self, body: bytes) -> Forwarded: ...
 
-    def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes]: ...
+    def stream(self, body: bytes) -> AsyncGenerator[bytes]: ...
 
     async def models(self) -> list[str]: ...
 
@@ -55,15 +61,15 @@ class NamedModel:
 class PassThrough:
     """Answers chat requests whose ``model`` is a tier or a model behind one."""
 
-    models: tuple[NamedModel, ...]
+    models: Sequence[NamedModel]
     books: Books
 
     def find(self, name: str) -> NamedModel | None:
         """The model with this name, or of the tier with this name."""
         return next((one for one in self.models if name in (one.tier, one.model)), None)
 
-    async def answer(self, request: Request, model: NamedModel) -> Reply:
-        """What the model says.
+    async def answer(self, request: Request, fields: dict[str, Any], model: NamedModel) -> Reply:
+        """What the model says. fields : of the request's body.
 
         Raises
         ------
@@ -72,25 +78,29 @@ class PassThrough:
         TierError
             The endpoint refused or did not answer.
         """
-        body = wire.decode(request.body, dict[str, Any])
         model, reason = self._forced(request, model)
-        passage = Passage(visit_of(request), model, reason, self.books)
-        return passage.stream(body) if body.get("stream") else await passage.whole(body)
+        passage = Passage(self.books.visit(request), model, reason, self.books)
+        match fields.get("stream"):
+            case True:
+                return passage.stream(fields)
+            case False | None:
+                return await passage.whole(_renamed(request.body, fields, model.model))
+        raise bad_request("stream is neither true nor false", param="stream")
 
     def _forced(self, request: Request, model: NamedModel) -> tuple[NamedModel, str]:
         tier = request.headers.get(FORCE_TIER)
         if tier is None:
             return model, reasons.PASSTHROUGH
-        for one in self.models:
+        allowed = [one for one in self.models if request.tenant.may(one.tier, one.model)]
+        for one in allowed:
             if one.tier == tier:
                 return one, reasons.FORCED
-        known = ", ".join(one.tier for one in self.models)
+        known = ", ".join(one.tier for one in allowed)
         message = f"there is no LLM tier {tier[:40]!r}; there are: {known}"
         raise bad_request(message, param=FORCE_TIER, code="tier_not_found")
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True):
     """One request on its way through."""
 
     visit: Visit
@@ -98,44 +108,45 @@ class Passage:
     reason: str
     books: Books
 
-    async def whole(self, body: Mapping[str, Any]) -> Response:
+    async def whole(self, body: bytes) -> Response:
         """The completion, unchanged."""
         started = time.perf_counter()
         try:
             with self.books.metrics.inside(self.model.tier):
-                completion = await self.model.upstream.chat(body)
+                found = await self.model.upstream.forward(body)
         except TierError as exc:
             self._enter(_failed(self._receipt(), exc), Usage())
             raise
-        usage = usage_of(completion, self.model.price, time.perf_counter() - started)
-        receipt = replace(self._receipt(usage.seconds), dollars=usage.dollars)
+        usage = self._usage(found.usage, started)
+        receipt = self._receipt(usage.seconds, usage.dollars)
         self._enter(receipt, usage)
-        return Response(msgspec.json.encode(completion), headers=receipt.headers())
+        return Response(found.body, headers=receipt.headers())
 
-    def stream(self, body: Mapping[str, Any]) -> Stream:
+    def stream(self, fields: Mapping[str, Any]) -> Stream:
         """The events of a completion, as they come."""
-        options = body.get("stream_options") or {}
+        options = fields.get("stream_options") or {}
         if not isinstance(options, Mapping):
             raise bad_request("stream_options is not an object", param="stream_options")
+        asked = {
+            **fields,
+            "model": self.model.model,
+            "stream_options": {**options, "include_usage": True},
+        }
         receipt = self._receipt()
-        wants_usage = bool(options.get("include_usage"))
-        asked = {**body, "stream_options": {**options, "include_usage": True}}
-        return Stream(self._events(asked, wants_usage, receipt), receipt.headers())
+        events = UsageFilter(wanted=bool(options.get("include_usage")))
+        return Stream(self._events(msgspec.json.encode(asked), events, receipt), receipt.headers())
 
     async def _events(
-        self, body: Mapping[str, Any], wants_usage: bool, receipt: Receipt
+        self, body: bytes, events: UsageFilter, receipt: Receipt
     ) -> AsyncGenerator[bytes]:
         """Forward, and in the end, however it comes, write down what was used."""
-        spent: Mapping[str, Any] = {}
         begun = False
         started = time.perf_counter()
         try:
-            async with aclosing(self._timed_events(body)) as events:
-                async for event in events:
-                    spent = usage_in(event) or spent
-                    if wants_usage or not only_usage(event):
-                        begun = True
-                        yield event
+            async with aclosing(self._pieces(body, events)) as pieces:
+                async for piece in pieces:
+                    begun = True
+                    yield piece
         except TierError as exc:
             receipt = _failed(receipt, exc)
             if not begun:  # nothing was sent yet: the caller gets a status of its own
@@ -143,40 +154,50 @@ class Passage:
             yield b"data: " + refusal_of(exc).body + b"\n\n"
             yield wire.DONE
         finally:
-            seconds = time.perf_counter() - started
-            self._enter(receipt, usage_of({"usage": spent}, self.model.price, seconds))
+            # who leaves before the engine says what it used has used it all the same
+            said = events.usage or (_counted(body, events) if receipt.tier else {})
+            self._enter(receipt, self._usage(said, started))
 
-    async def _timed_events(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
+    async def _pieces(self, body: bytes, events: UsageFilter) -> AsyncGenerator[bytes]:
         metrics, tier = self.books.metrics, self.model.tier
-        events = whole_events(self.model.upstream.stream(body))
+        rhythm = metrics.rhythm(tier, self.visit.started)
         with metrics.inside(tier):
-            async with aclosing(metrics.timed(tier, self.visit.started, events)) as timed:
-                async for event in timed:
-                    yield event
+            async with aclosing(self.model.upstream.stream(body)) as pieces:
+                async for piece in pieces:
+                    if whole := events.feed(piece):
+                        rhythm.beat()
+                        yield whole
+            if rest := events.rest():
+                yield rest
+        if not events.ended:
+            raise TierUnavailable(f"the stream of {tier} ended without [DONE]; ask again")
+
+    def _usage(self, said: Mapping[str, Any], started: float) -> Usage:
+        return usage_of({"usage": said}, self.model.price, time.perf_counter() - started)
 
     def _enter(self, receipt: Receipt, usage: Usage) -> None:
         self.books.enter_passthrough(self.visit, receipt, usage)
 
-    def _receipt(self, tier_seconds: float = 0.0) -> Receipt:
+    def _receipt(self, tier_seconds: float = 0.0, dollars: float | None = None) -> Receipt:
         return Receipt(
             decision_id=self.visit.id,
             reason=self.reason,
             overhead_seconds=max(self.visit.seconds - tier_seconds, 0.0),
+            dollars=dollars,
             tier=self.model.tier,
             model=self.model.model,
         )
 
 
+def _renamed(body: bytes, fields: Mapping[str, Any], model: str) -> bytes:
+    """The body with the name by which the endpoint knows the model."""
+    return body if fields["model"] == model else msgspec.json.encode({**fields, "model": model})
+
+
+def _counted(body: bytes, events: UsageFilter) -> Mapping[str, int]:
+    """The usage of a stream whose engine did not say it: an event is a token or more."""
+    return {"prompt_tokens": len(body) // TOKEN_BYTES, "completion_tokens": events.events}
+
+
 def _failed(receipt: Receipt, error: TierError) -> Receipt:
-    return replace(receipt, reason=refusal_of(error).code, tier=None)
-
-
-async def whole_events(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Cut an engine's bytes into events."""
-    splitter = EventSplitter()
-    async with aclosing(pieces):
-        async for piece in pieces:
-            for event in splitter.feed(piece):
-                yield event
-    if rest := splitter.rest():
-        yield rest
+    return msgspec.structs.replace(receipt, reason=refusal_of(error).code, tier=None)

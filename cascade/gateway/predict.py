@@ -10,7 +10,7 @@ import msgspec
 
 from cascade.gateway import wire
 from cascade.gateway.books import Books, Receipt
-from cascade.gateway.chat import router_for, visit_of
+from cascade.gateway.chat import router_for
 from cascade.gateway.http import Request, Response
 from cascade.gateway.lanes import Lane
 from cascade.gateway.refusals import bad_request, refusal_of_decision
@@ -38,7 +38,7 @@ class Predict:
             message = f"{len(inputs)} inputs: send at most {MOST_INPUTS} a call"
             raise bad_request(message, param="inputs")
         router = router_for(lane, request.headers)
-        visits = [visit_of(request, alone=False) for _ in inputs]
+        visits = [self.books.visit(request, alone=False) for _ in inputs]
         queries = [
             Query(visit.id, ({"role": "user", "content": text},))
             for visit, text in zip(visits, inputs, strict=True)

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import gc
+import ipaddress
 import logging
+import resource
 import signal
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
-import uvicorn
 from rich.console import Console
 
 from cascade.config import GatewayConfig, Listen
 from cascade.errors import ConfigError
 from cascade.gateway.asgi import create_app
+from cascade.gateway.connections import guarded_server
 from cascade.gateway.services import Services
 from cascade.gateway.wiring import build_services
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
+YOUNG_OBJECTS = 50_000
+"""Container objects made before the collector looks for cycles among them; Python's 700 are there
+after a few requests."""
 
 
-def serve(config: GatewayConfig, console: Console | None = None) -> None:
+def serve(config: GatewayConfig, console: Console | None = None, path: Path | None = None) -> None:
     """Run the gateway until SIGINT or SIGTERM, then let requests end and stop what was started.
+
+    Parameters
+    ----------
+    path : of the file that ``config`` was read from, to be followed; None follows none.
 
     Raises
     ------
@@ -36,9 +47,11 @@ def serve(config: GatewayConfig, console: Console | None = None) -> None:
         with ExitStack() as stack:
             listener = stack.enter_context(bind(config.listen))
             console.print(f"starting: {_engines(config)}", highlight=False, soft_wrap=True)
-            services = build_services(config, stack)
+            services = build_services(config, stack, path)
             console.print(_greeting(config, services), highlight=False, soft_wrap=True)
-            uvicorn.Server(_settings(services)).run([listener])
+            _raise_open_files()
+            _spare_the_collector()
+            guarded_server(create_app(services), config.listen).run([listener])
     except KeyboardInterrupt:
         console.print("stopped")
     finally:
@@ -55,22 +68,48 @@ def bind(listen: Listen) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        return socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
+        server = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigError(
             f"cannot listen on {listen.host}:{listen.port}: {exc.strerror}; set listen.port"
         ) from exc
+    with ExitStack() as unless_good:
+        unless_good.callback(server.close)
+        check_reach(listen, server.getsockname()[0])
+        unless_good.pop_all()
+    return server
 
 
-def _settings(services: Services) -> uvicorn.Config:
-    # half of the drain time is the requests', half the audits' and records' after them
-    return uvicorn.Config(
-        create_app(services),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(services.listen.drain_seconds / 2)),
-    )
+def check_reach(listen: Listen, address: str) -> None:
+    """Refuse a ``localhost`` that is no such thing: it was let in without keys for its name.
+
+    Parameters
+    ----------
+    address : the name's, as this machine resolved it.
+
+    Raises
+    ------
+    ConfigError
+        Others can reach it.
+    """
+    if listen.loopback and not ipaddress.ip_address(address).is_loopback:
+        raise ConfigError(
+            f"listen.host {listen.host} is {address} here, which others can reach: "
+            "correct /etc/hosts, or write 127.0.0.1"
+        )
+
+
+def _raise_open_files() -> None:
+    """As many sockets as the system lets us have: many a shell starts with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _spare_the_collector() -> None:
+    """What is there now stays to the end: the collector need not look at it for every request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _engines(config: GatewayConfig) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cascade.config import Listen
 from cascade.errors import CascadeError
@@ -17,8 +17,13 @@ from cascade.gateway.keys import Keys
 from cascade.gateway.lanes import Lanes
 from cascade.gateway.observe import Metrics
 from cascade.gateway.passthrough import NamedModel
+from cascade.gateway.spending import Spending
+from cascade.gateway.tenants import Tenants
 from cascade.registry import Registry
-from cascade.store import DecisionStore
+from cascade.store import AuditStore, DecisionStore
+
+if TYPE_CHECKING:  # OpenTelemetry is loaded only where tracing is on
+    from cascade.gateway.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +47,54 @@ class Follower(Protocol):
         ...
 
 
+class Reloading(Protocol):
+    """Follows the configuration's file; ``gateway.reload.Reload`` is one."""
+
+    async def run(self) -> None: ...
+
+    async def close(self) -> None:
+        """Close what was replaced and may still be in use."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What was loaded when, what is wrong with the file, what needs a restart."""
+        ...
+
+
+def _nothing(since: float, until: float) -> dict[str, float]:
+    """What was spent, where no store remembers it."""
+    return {}
+
+
 @dataclass
 class Services:
     """One gateway's parts.
 
-    models : LLM tiers, cheapest first. decisions, registry, follower : None where there is none.
+    models : LLM tiers, cheapest first; a reload swaps them in place.
+    tenants : if there are none, anyone may ask.
+    decisions, audits, registry, follower, reload, tracing : None where there is none.
     """
 
     lanes: Lanes
-    models: Sequence[NamedModel]
+    models: list[NamedModel]
     metrics: Metrics
     outbox: Outbox
     auditor: Auditor
-    keys: Keys = field(default_factory=lambda: Keys([]))
+    tenants: Tenants = field(default_factory=lambda: Tenants([], Spending(_nothing)))
     admin_keys: Keys = field(default_factory=lambda: Keys([]))
     listen: Listen = Listen()
     decisions: DecisionStore | None = None
+    audits: AuditStore | None = None
     registry: Registry | None = None
     follower: Follower | None = None
+    reload: Reloading | None = None
+    tracing: Tracing | None = None
 
     @property
     def books(self) -> Books:
         """Where answers are entered."""
-        return Books(self.metrics, self.outbox, self.auditor)
+        spending = self.tenants.spending
+        return Books(self.metrics, self.outbox, self.auditor, spending, tracing=self.tracing)
 
 
 class Running:
@@ -83,12 +113,18 @@ class Running:
 
     async def start(self) -> None:
         """Begin to write, to audit and to follow."""
-        for job in (self._services.outbox.run, self._services.auditor.run):
-            task = asyncio.create_task(job())
-            task.add_done_callback(_complain)
-            self._tasks.append(task)
-        if self._services.follower is not None:
-            await asyncio.to_thread(self._services.follower.start)
+        services = self._services
+        for job in (services.outbox.run, services.auditor.run, services.tenants.spending.run):
+            self._begin(job())
+        if services.follower is not None:
+            await asyncio.to_thread(services.follower.start)
+        if services.reload is not None:
+            self._begin(services.reload.run())
+
+    def _begin(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        task.add_done_callback(_complain)
+        self._tasks.append(task)
 
     async def stop(self) -> None:
         """Requests have ended: finish the audits, write every record, let go of everything."""
@@ -103,6 +139,8 @@ class Running:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for model in services.models:
             await model.upstream.close()
+        if services.reload is not None:
+            await services.reload.close()
 
     async def ready(self) -> bool:
         """Whether an LLM tier answers; asked at most every ``READY_SECONDS``."""

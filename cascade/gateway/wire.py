@@ -57,12 +57,6 @@ DONE = b"data: [DONE]\n\n"
 Shape = TypeVar("Shape")
 
 
-class Head(msgspec.Struct, frozen=True):
-    """The part of a request that says who must answer it."""
-
-    model: str
-
-
 class StreamOptions(msgspec.Struct, frozen=True):
     """``stream_options``."""
 
@@ -136,7 +130,21 @@ def check_depth(body: bytes) -> None:
         raise bad_request(message, code="invalid_json")
 
 
-def read_typed(body: bytes) -> tuple[TypedRequest, dict[str, Any]]:
+def read_fields(body: bytes) -> dict[str, Any]:
+    """A chat request, of which only ``model`` has been looked at.
+
+    Raises
+    ------
+    Refusal
+        400: no JSON object, or ``model`` is no text.
+    """
+    fields = decode(body, dict[str, Any])
+    if not isinstance(fields.get("model"), str):
+        raise bad_request("model is missing or no text; see GET /v1/models", param="model")
+    return fields
+
+
+def read_typed(fields: dict[str, Any]) -> tuple[TypedRequest, dict[str, Any]]:
     """A chat request to a typed task, and the fields that only a language model understands.
 
     Raises
@@ -144,7 +152,6 @@ def read_typed(body: bytes) -> tuple[TypedRequest, dict[str, Any]]:
     Refusal
         400: malformed, or asking for something that a label does not have.
     """
-    fields = decode(body, dict[str, Any])
     try:
         request = msgspec.convert(fields, TypedRequest)
     except msgspec.ValidationError as exc:

@@ -121,7 +121,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def find_manifest(environ: Mapping[str, str], working_folder: Path) -> Path:
-    """The first that exists of ``$CASCADE_MODELS``, ``./models`` and the checkout's ``models``.
+    """The first that exists of ``$CASCADE_MODELS``, ``./models`` and the one that comes along.
 
     A ``CASCADE_MODELS`` without a manifest is no error: models may be kept apart from it.
 
@@ -130,8 +130,7 @@ def find_manifest(environ: Mapping[str, str], working_folder: Path) -> Path:
     ModelUnavailable
         None exists.
     """
-    checkout = Path(__file__).resolve().parents[2]
-    folders = [working_folder / "models", checkout / "models"]
+    folders = [working_folder / "models", Path(__file__).parent]
     if environ.get("CASCADE_MODELS"):
         folders.insert(0, Path(environ["CASCADE_MODELS"]))
     for folder in folders:

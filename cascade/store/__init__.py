@@ -10,7 +10,7 @@ from types import TracebackType
 from cascade.store.attempts import AttemptStore
 from cascade.store.audits import AuditRecord, AuditStore
 from cascade.store.database import Database, open_database
-from cascade.store.decisions import DecisionRecord, DecisionStore
+from cascade.store.decisions import DecisionRecord, DecisionStore, Said
 from cascade.store.labels import Label, LabelKey, LabelStore, Spent, task_digest
 from cascade.store.schema import create
 from cascade.store.states import FlagStore, MonitorStore
@@ -26,6 +26,7 @@ __all__ = [
     "LabelKey",
     "LabelStore",
     "MonitorStore",
+    "Said",
     "Spent",
     "Store",
     "open_store",

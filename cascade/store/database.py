@@ -107,7 +107,7 @@ def open_database(url: str, wait_seconds: float) -> Database:
     StoreError
         The folder of a SQLite file cannot be made.
     """
-    parsed = _parse(url)
+    parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite":
         return Database(_sqlite_engine(parsed, wait_seconds))
     return Database(_postgres_engine(parsed, wait_seconds))
@@ -126,8 +126,14 @@ def next_step(error: Exception) -> str:
     return next(steps, said.partition("\n")[0])
 
 
-def _parse(url: str) -> URL:
-    """The URL with the one driver that each kind of database has here."""
+def read_url(url: str) -> URL:
+    """The URL with the one driver that each kind of database has here. Opens and makes nothing.
+
+    Raises
+    ------
+    UsageError
+        Not such a URL, or a database that would not outlive the process.
+    """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as exc:
@@ -137,15 +143,19 @@ def _parse(url: str) -> URL:
     backend = parsed.get_backend_name()
     if backend not in drivers:
         raise UsageError(f"a store cannot be kept in {backend!r}: {FORMS}")
+    if backend == "sqlite" and _in_memory(parsed):
+        raise UsageError(f"labels in {url!r} would be lost, so a store is a file: {FORMS}")
     return parsed.set(drivername=drivers[backend])
 
 
-def _sqlite_engine(url: URL, wait_seconds: float) -> Engine:
+def _in_memory(url: URL) -> bool:
     path = url.database or ":memory:"
-    if path == ":memory:" or path.startswith("file:"):
-        raise UsageError(f"labels in {str(url)!r} would be lost, so a store is a file: {FORMS}")
+    return path == ":memory:" or path.startswith("file:")
+
+
+def _sqlite_engine(url: URL, wait_seconds: float) -> Engine:
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise StoreError(f"store {url}: its folder cannot be made ({exc.strerror})") from exc
     engine = create_engine(url, connect_args={"timeout": wait_seconds}, pool_timeout=wait_seconds)

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import select
+import msgspec
+from sqlalchemy import ColumnElement, Row, func, or_, select
 
 from cascade.store.database import Database
-from cascade.store.schema import decisions
+from cascade.store.schema import CleanText, decisions
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one tier said on the way to a decision.
+
+    label, confidence : None when it abstained; then ``reason`` says why.
+    needed : the least confidence at which this answer might stand; None where any might.
+    worth_next : the least confidence at which a second tier below the teacher is asked; None
+        where there is no such limit.
+    """
+
+    tier: str
+    seconds: float
+    dollars: float
+    label: str | None = None
+    confidence: float | None = None
+    reason: str | None = None
+    needed: float | None = None
+    worth_next: float | None = None
+
+
+class DecisionRecord(msgspec.Struct, frozen=True):
     """One request and its fate.
 
     at : Unix seconds.
@@ -20,6 +39,7 @@ class DecisionRecord:
     seconds : from request to answer; ``overhead_seconds`` is the part no tier is to blame for.
     dollars, tokens : of every tier that was asked, together.
     text : what was asked; None unless the operator opted in.
+    trail : what each tier said, in the order they were asked; empty where nothing was decided.
     """
 
     id: str
@@ -39,6 +59,7 @@ class DecisionRecord:
     overhead_seconds: float = 0.0
     dollars: float = 0.0
     text: str | None = None
+    trail: tuple[Said, ...] = ()
 
 
 class DecisionStore:
@@ -51,7 +72,7 @@ class DecisionStore:
         """Keep a batch, all or nothing; one that was half sent may be sent again."""
         if not records:
             return
-        rows = [asdict(record) for record in records]
+        rows = list(map(_row, records))
         with self._database.writing() as connection:
             connection.execute(self._database.insert(decisions).on_conflict_do_nothing(), rows)
 
@@ -60,16 +81,46 @@ class DecisionStore:
         query = select(decisions).where(decisions.c.id == id)
         with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
-        return DecisionRecord(**row._mapping) if row else None
+        return _record(row) if row else None
 
     def recent(
         self, limit: int, task: str | None = None, *, tenant: str | None = None
     ) -> list[DecisionRecord]:
-        """The newest decisions first, at most ``limit``; of one task or tenant where given."""
+        """The newest decisions first, at most ``limit``; of one task or tenant where given.
+
+        tenant : with everything below it, ``tenant/...``.
+        """
         query = select(decisions).order_by(decisions.c.at.desc(), decisions.c.id).limit(limit)
         if task is not None:
             query = query.where(decisions.c.task == task)
         if tenant is not None:
-            query = query.where(decisions.c.tenant == tenant)
+            query = query.where(_of_tenant(tenant))
         with self._database.reading() as connection:
-            return [DecisionRecord(**row._mapping) for row in connection.execute(query)]
+            return [_record(row) for row in connection.execute(query)]
+
+    def spent(self, since: float, until: float) -> dict[str, float]:
+        """Dollars by tenant of the decisions at Unix seconds [since, until)."""
+        theirs = decisions.c.at >= since, decisions.c.at < until
+        query = select(decisions.c.tenant, func.sum(decisions.c.dollars)).where(*theirs)
+        with self._database.reading() as connection:
+            found = connection.execute(query.group_by(decisions.c.tenant))
+            return {tenant: float(dollars) for tenant, dollars in found}
+
+
+def _row(record: DecisionRecord) -> dict[str, Any]:
+    row = msgspec.structs.asdict(record)
+    row["trail"] = msgspec.json.encode(record.trail).decode() if record.trail else None
+    return row
+
+
+def _record(row: Row[Any]) -> DecisionRecord:
+    fields = dict(row._mapping)
+    trail = msgspec.json.decode(fields.pop("trail") or "[]", type=tuple[Said, ...])
+    return DecisionRecord(**fields, trail=trail)
+
+
+def _of_tenant(tenant: str) -> ColumnElement[bool]:
+    """Not LIKE: SQLite's does not tell upper case from lower, and these are different tenants."""
+    below = f"{tenant}/"
+    beginning = func.substr(decisions.c.tenant, 1, len(below), type_=CleanText)
+    return or_(decisions.c.tenant == tenant, beginning == below)

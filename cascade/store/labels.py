@@ -77,7 +77,7 @@ class LabelStore:
         """Keep a label; it is on the disk when this returns."""
         row = {
             **asdict(label.key),
-            **asdict(label.usage),
+            **msgspec.structs.asdict(label.usage),
             "answer": label.answer,
             "scores": msgspec.json.encode(label.scores).decode(),
             "bought_at": label.bought_at,
@@ -104,7 +104,7 @@ class LabelStore:
 
     def spent(self, task_digest: str, teacher: str) -> Spent:
         """What all labels of one task and teacher cost."""
-        sums = [func.sum(labels.c[name]) for name in Usage.__dataclass_fields__]
+        sums = [func.sum(labels.c[name]) for name in Usage.__struct_fields__]
         of_task = labels.c.task_digest == task_digest, labels.c.teacher == teacher
         query = select(func.count(), func.max(labels.c.dollars), *sums).where(*of_task)
         with self._database.reading() as connection:

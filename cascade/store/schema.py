@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    Connection,
     Dialect,
     Double,
     Index,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    delete,
     select,
     text,
 )
@@ -24,9 +26,12 @@ from sqlalchemy.types import TypeDecorator
 from cascade.errors import StoreError
 from cascade.store.database import Database
 
-SCHEMA_VERSION = 1
-"""Raise it by one whenever a table changes, and give ``create`` the statements that bring a store
-of each earlier version up to it. A newer store is refused, so programs go first, stores second."""
+SCHEMA_VERSION = 2
+"""Raise it by one whenever a table changes, and give ``UPGRADES`` the statements that bring a store
+of the version before up to it. A newer store is refused, so programs go first, stores second."""
+
+UPGRADES = {1: ("ALTER TABLE cascade_decisions ADD COLUMN trail TEXT",)}
+"""From each earlier version to the next one, in SQL that both databases understand."""
 
 ONE_AT_A_TIME = 0x0CA5CADE
 """PostgreSQL advisory lock: two first starts at once must not both create the tables."""
@@ -49,7 +54,10 @@ class CleanText(TypeDecorator[str]):
         """Replace what cannot be stored."""
         if value is None:
             return None
-        return str(value).encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        text = str(value)
+        if text.isascii() and "\x00" not in text:  # nearly all are, and there are many a request
+            return text
+        return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 metadata = MetaData()
@@ -93,6 +101,7 @@ decisions = Table(
     Column("overhead_seconds", Double, nullable=False),
     Column("dollars", Double, nullable=False),
     Column("text", CleanText),  # only by opt-in
+    Column("trail", Text),  # JSON list: what each tier said; null where nobody kept it
     Index("cascade_decisions_by_time", "at"),
     Index("cascade_decisions_by_task", "task", "at"),
 )
@@ -156,10 +165,21 @@ def create(database: Database) -> None:
             database.insert(schema).values(version=SCHEMA_VERSION).on_conflict_do_nothing()
         )
         _refuse_newer(max(connection.scalars(select(schema.c.version))))
+        _upgrade(connection)
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in sorted(table.indexes, key=lambda one: str(one.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def _upgrade(connection: Connection) -> None:
+    """Step by step from the version that the store had; nothing where it is new."""
+    older = schema.c.version < SCHEMA_VERSION
+    for found in list(connection.scalars(select(schema.c.version).where(older))):
+        for version in range(found, SCHEMA_VERSION):
+            for statement in UPGRADES[version]:
+                connection.execute(text(statement))
+    connection.execute(delete(schema).where(older))
 
 
 def _refuse_newer(found: int) -> None:

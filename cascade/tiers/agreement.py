@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.config import Strict
+from cascade.shapes import Strict
 
 Floats = NDArray[np.float64]
 

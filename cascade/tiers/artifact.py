@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
-from cascade.config import Strict
 from cascade.errors import RegistryError
+from cascade.shapes import Strict
 from cascade.tasks import Identity
 from cascade.tiers.agreement import AgreementModel
 from cascade.tiers.novelty import NoveltyGate

@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import aiohttp
 import numpy as np
 import orjson
 from yarl import URL
@@ -20,25 +19,26 @@ from cascade.errors import ConfigError, TierRejected, TierUnavailable
 from cascade.tiers.replicas import Replicas
 from cascade.tiers.responses import (
     LARGEST_BODY_BYTES,
+    Forwarded,
     Setback,
+    read_body,
     read_completion,
+    read_forwarded,
     read_models,
     refusal,
 )
+from cascade.upstream import Incoming, Transport, UpstreamFault, transport_to
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 4.0
-"""How long an unused connection is kept: less than the 5 s of uvicorn and llama.cpp, or we would
-now and then write into a connection that the server is closing."""
-
+CHAT = "/chat/completions"
+OK = 200
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 8.0
 
 
 Received = TypeVar("Received")
-Receive = Callable[[aiohttp.ClientResponse], Awaitable[Received]]
+Receive = Callable[[Incoming], Awaitable[Received]]
 
 
 class Endpoint:
@@ -80,8 +80,19 @@ class Endpoint:
         self._timeout_seconds = timeout_seconds
         self._attempts = max(attempts, len(self._replicas.urls))
         self._rng = rng or np.random.default_rng()
-        self._free = asyncio.Semaphore(concurrency)
-        self._session: aiohttp.ClientSession | None = None
+        self._free = Slots(concurrency)
+        fields = {"content-type": "application/json"}
+        if self._api_key:
+            fields["authorization"] = f"Bearer {self._api_key}"
+        self._transports: dict[str, Transport] = {
+            url: transport_to(URL(url), fields) for url in self._replicas.urls
+        }
+        self._paths = {url: URL(url).raw_path.rstrip("/") for url in self._replicas.urls}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way; looking at the models does not count."""
+        return self._free.all_free
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -91,9 +102,8 @@ class Endpoint:
 
     async def close(self) -> None:
         """Close every connection. The endpoint may be used again afterwards."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for transport in self._transports.values():
+            await transport.close()
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """One chat completion. ``model`` and ``stream`` of the body are replaced.
@@ -105,12 +115,25 @@ class Endpoint:
         TierRejected
             The endpoint says that the request is wrong; ``status`` is its HTTP status.
         """
-        payload = self._payload(body, stream=False)
+        payload = self._payload({**body, "model": self.model, "stream": False})
         async with self._free:
-            return await self._attempt_all("POST", "/chat/completions", payload, read_completion)
+            return await self._attempt_all("POST", CHAT, payload, _receive_completion)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
+    async def forward(self, body: bytes) -> Forwarded:
+        """One chat completion, as bytes both ways. ``body`` names the model and asks no stream.
+
+        Raises
+        ------
+        TierUnavailable, TierRejected
+            As ``chat``.
+        """
+        async with self._free:
+            return await self._attempt_all("POST", CHAT, body, _receive_forwarded)
+
+    async def stream(self, body: bytes) -> AsyncGenerator[bytes]:
         """The raw bytes of a streamed completion (SSE), as they arrive.
+
+        ``body`` names the model and asks for a stream.
 
         Another replica may be asked until one answers 200, none after that. Use it inside
         ``contextlib.aclosing``: leaving early closes the connection, and the engine stops.
@@ -120,9 +143,8 @@ class Endpoint:
         TierUnavailable, TierRejected
             As ``chat``; TierUnavailable also when the stream breaks off or stalls.
         """
-        payload = self._payload(body, stream=True)
         async with self._free:
-            response = await self._attempt_all("POST", "/chat/completions", payload, _keep_open)
+            response = await self._attempt_all("POST", CHAT, body, _keep_open)
             try:
                 while chunk := await self._next_chunk(response):
                     yield chunk
@@ -137,11 +159,11 @@ class Endpoint:
         TierUnavailable, TierRejected
             As ``chat``.
         """
-        return await self._attempt_all("GET", "/models", None, read_models)
+        return await self._attempt_all("GET", "/models", b"", _receive_models)
 
-    def _payload(self, body: Mapping[str, Any], *, stream: bool) -> bytes:
+    def _payload(self, body: Mapping[str, Any]) -> bytes:
         try:
-            payload = orjson.dumps({**body, "model": self.model, "stream": stream})
+            payload = orjson.dumps(body)
         except TypeError as exc:  # half of a surrogate pair is not text in any encoding
             raise TierRejected(f"the request is not valid JSON text: {exc}", 400) from exc
         if len(payload) > LARGEST_BODY_BYTES:
@@ -149,7 +171,7 @@ class Endpoint:
         return payload
 
     async def _attempt_all(
-        self, method: str, path: str, payload: bytes | None, receive: Receive[Received]
+        self, method: str, path: str, payload: bytes, receive: Receive[Received]
     ) -> Received:
         """Try replica after replica, then all of them again, until the deadline."""
         loop = asyncio.get_running_loop()
@@ -160,7 +182,7 @@ class Endpoint:
             untried = len(urls) - 1 - attempt
             try:
                 async with asyncio.timeout_at(_patience(loop.time(), deadline, untried)):
-                    received = await self._attempt(method, url + path, payload, receive)
+                    received = await self._attempt(method, url, path, payload, receive)
                 self._replicas.answered(url)
                 return received
             except Setback as exc:
@@ -186,47 +208,42 @@ class Endpoint:
         return setback.retry_after_seconds + float(self._rng.uniform(0.0, ceiling))
 
     async def _attempt(
-        self, method: str, url: str, payload: bytes | None, receive: Receive[Received]
+        self, method: str, url: str, path: str, payload: bytes, receive: Receive[Received]
     ) -> Received:
         try:
-            response = await self._connected().request(
-                method, url, data=payload, allow_redirects=False
-            )
+            response = await self._transports[url].open(method, self._paths[url] + path, payload)
             try:
-                if response.status != 200:
+                if response.status != OK:
                     raise await refusal(response, self._api_key)
                 return await receive(response)
             except BaseException:
-                response.close()  # not back into the pool: its body was not read to the end
+                response.close()
                 raise
-        except aiohttp.ClientError as exc:
-            raise Setback(f"{url}: {type(exc).__name__}: {exc}") from exc
+        except UpstreamFault as exc:
+            raise Setback(f"{url}: {exc}") from exc
 
-    async def _next_chunk(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _next_chunk(self, response: Incoming) -> bytes:
         """The next bytes of a stream; empty at its end."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError) as exc:
+                return await response.next_chunk()
+        except (UpstreamFault, TimeoutError) as exc:
             raise TierUnavailable(
-                f"{self.model}: the stream broke off ({type(exc).__name__}); ask again"
+                f"{self.model}: the stream broke off ({exc or type(exc).__name__}); ask again"
             ) from exc
 
-    def _connected(self) -> aiohttp.ClientSession:
-        """The session, opened at first use because it needs a running event loop."""
-        if self._session is None:
-            headers = {"Content-Type": "application/json"}
-            if self._api_key:
-                headers["Authorization"] = f"Bearer {self._api_key}"
-            self._session = aiohttp.ClientSession(
-                headers=headers,
-                # one connection more than the semaphore lets through: ``models`` never queues
-                connector=aiohttp.TCPConnector(
-                    limit=self.concurrency + 1, keepalive_timeout=IDLE_SECONDS
-                ),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            )
-        return self._session
+
+class Slots(asyncio.Semaphore):
+    """A semaphore that knows whether anybody is inside."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self._slots = slots
+
+    @property
+    def all_free(self) -> bool:
+        """Whether nobody is."""
+        return self._value == self._slots
 
 
 def _patience(now: float, deadline: float, untried: int) -> float:
@@ -237,7 +254,19 @@ def _patience(now: float, deadline: float, untried: int) -> float:
     return now + (deadline - now) / 2 if untried > 0 else deadline
 
 
-async def _keep_open(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+async def _receive_completion(response: Incoming) -> dict[str, Any]:
+    return read_completion(await read_body(response))
+
+
+async def _receive_forwarded(response: Incoming) -> Forwarded:
+    return read_forwarded(await read_body(response))
+
+
+async def _receive_models(response: Incoming) -> list[str]:
+    return read_models(await read_body(response))
+
+
+async def _keep_open(response: Incoming) -> Incoming:
     return response
 
 

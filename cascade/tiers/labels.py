@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -127,19 +127,19 @@ def usage_of(response: Mapping[str, Any], price: Price, seconds: float) -> Usage
     """
     said = response.get("usage")
     prompt = _count(said, "prompt_tokens")
-    details = said.get("prompt_tokens_details") if isinstance(said, Mapping) else None
+    details = said.get("prompt_tokens_details") if isinstance(said, dict) else None
     usage = Usage(
         prompt_tokens=prompt,
         cached_tokens=min(_count(details, "cached_tokens"), prompt),
         output_tokens=max(_count(said, "completion_tokens"), _count(said, "total_tokens") - prompt),
         seconds=seconds,
     )
-    return replace(usage, dollars=price.dollars(usage))
+    return msgspec.structs.replace(usage, dollars=price.dollars(usage))
 
 
 def _count(found: Any, name: str) -> int:
     """A token count; 0 when it is missing, null or nonsense."""
-    value = found.get(name) if isinstance(found, Mapping) else None
+    value = found.get(name) if isinstance(found, dict) else None
     return max(value, 0) if isinstance(value, int) else 0
 
 

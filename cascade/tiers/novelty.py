@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.config import Strict
+from cascade.shapes import Strict
 from cascade.tiers.agreement import Floats
 
 Singles = NDArray[np.float32]

@@ -29,6 +29,8 @@ class Replicas:
 
     def order(self, now: float) -> list[str]:
         """All replicas, best first; every call begins one further on."""
+        if len(self.urls) == 1:
+            return list(self.urls)
         turned = [*self.urls[self._turn :], *self.urls[: self._turn]]
         self._turn = (self._turn + 1) % len(self.urls)
         return sorted(turned, key=lambda url: max(self._rests_until[url], now))

@@ -5,14 +5,17 @@ Knows OpenAI's bodies and HTTP's statuses; knows no replica, no retry and no dea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
+import msgspec
 import orjson
 
 from cascade.errors import TierRejected, TierUnavailable
+from cascade.upstream import Incoming
 
 LARGEST_BODY_BYTES = 16 * 1024 * 1024
 EXCERPT_CHARACTERS = 300
@@ -39,32 +42,55 @@ class Setback(TierUnavailable):
         self.retry_after_seconds = retry_after_seconds
 
 
-async def read_completion(response: aiohttp.ClientResponse) -> dict[str, Any]:
+def read_completion(body: bytes) -> dict[str, Any]:
     """A chat completion, as OpenAI shapes it.
 
     Raises
     ------
     Setback
-        The body is not JSON, has no choices or is too large.
+        The body is not JSON or has no choices.
     """
-    found = await _read_object(response)
+    found = _read_object(body)
     if not isinstance(found.get("choices"), list):
-        raise Setback(f"{response.url} answered 200 without choices")
+        raise Setback("it answered 200 without choices")
     return found
 
 
-async def read_models(response: aiohttp.ClientResponse) -> list[str]:
-    """The ids in a list of models; raises as ``read_completion``."""
-    found = await _read_object(response)
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A chat completion as the engine wrote it, and the usage that it reports."""
+
+    body: bytes
+    usage: Mapping[str, Any]
+
+
+class _Completion(msgspec.Struct):
+    choices: list[msgspec.Raw]
+    usage: dict[str, Any] | None = None
+
+
+COMPLETION = msgspec.json.Decoder(_Completion)
+
+
+def read_forwarded(body: bytes) -> Forwarded:
+    """A chat completion of which only the usage is looked at; raises as ``read_completion``."""
     try:
-        return [str(model["id"]) for model in found["data"]]
+        return Forwarded(body, COMPLETION.decode(body).usage or {})
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise Setback(f"it answered 200 without a chat completion: {exc}") from exc
+
+
+def read_models(body: bytes) -> list[str]:
+    """The ids in a list of models; raises as ``read_completion``."""
+    try:
+        return [str(model["id"]) for model in _read_object(body)["data"]]
     except (KeyError, TypeError) as exc:
-        raise Setback(f"{response.url} answered 200 without a list of models") from exc
+        raise Setback("it answered 200 without a list of models") from exc
 
 
-async def refusal(response: aiohttp.ClientResponse, key: str | None) -> Setback | TierRejected:
+async def refusal(response: Incoming, key: str | None) -> Setback | TierRejected:
     """What a status other than 200 means; ``key`` is blotted out, some endpoints repeat it."""
-    excerpt = _message(await _read(response, LARGEST_BODY_BYTES))
+    excerpt = _message(await read_body(response))
     if key:
         excerpt = excerpt.replace(key, "***")
     # without its address: callers of the gateway read this too
@@ -72,7 +98,7 @@ async def refusal(response: aiohttp.ClientResponse, key: str | None) -> Setback 
     # llama.cpp says 500 to an image that its model cannot see
     unable = response.status == 501 or "not supported" in excerpt
     if response.status in TEMPORARY or (response.status >= 500 and not unable):
-        return Setback(said, retry_after_seconds(response.headers.get("Retry-After")))
+        return Setback(said, retry_after_seconds(response.header("retry-after")))
     status = response.status if response.status < 500 else UNPROCESSABLE
     return TierRejected(said + NEXT_STEP.get(response.status, ""), status)
 
@@ -97,25 +123,25 @@ def _seconds_until(date: str) -> float:
         return 0.0
 
 
-async def _read_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    body = await _read(response, LARGEST_BODY_BYTES)
+async def read_body(response: Incoming) -> bytes:
+    """A whole body; one of more than ``LARGEST_BODY_BYTES`` is a setback, not a full memory."""
+    chunks, size = list[bytes](), 0
+    while chunk := await response.next_chunk():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > LARGEST_BODY_BYTES:
+            raise Setback(f"it sent more than {LARGEST_BODY_BYTES} bytes")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise Setback(f"{response.url} answered 200 with something that is not JSON") from exc
+        raise Setback("it answered 200 with something that is not JSON") from exc
     if not isinstance(found, dict):
-        raise Setback(f"{response.url} answered 200 with JSON that is not an object")
+        raise Setback("it answered 200 with JSON that is not an object")
     return found
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """A body of at most ``limit`` bytes; a longer one is a setback, not a full memory."""
-    body = bytearray()
-    while chunk := await response.content.readany():
-        body += chunk
-        if len(body) > limit:
-            raise Setback(f"{response.url} sent more than {limit} bytes")
-    return bytes(body)
 
 
 def _message(body: bytes) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade import reasons
-from cascade.config import Strict
+from cascade.shapes import Strict
 from cascade.tasks import Task, unusual
 from cascade.tiers.agreement import (
     CONFIDENCE_FEATURES,

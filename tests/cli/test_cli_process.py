@@ -34,7 +34,7 @@ def test_wrong_configuration_is_2(home: Home) -> None:
     home.change(home.config, tasks_folder="here")
     ran = cascade("status", "-c", home.config)
     assert ran.code == 2
-    assert re.fullmatch(r"cascade: .*unknown field `tasks_folder`.*\n", ran.err)
+    assert re.fullmatch(r"cascade: .*tasks_folder: unknown key.*\n", ran.err)
 
 
 @pytest.mark.parametrize("wrong", [("nonsense",), ("train",), ("status", "--jsno")])

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import uvicorn
 
 from cascade import config
 from cascade.certify import Certificate, Guarantee, Rung, certify_stream
+from cascade.config import ApiKey
 from cascade.gateway.asgi import create_app
 from cascade.gateway.audit import Auditor
 from cascade.gateway.decisions import Outbox
@@ -28,6 +29,8 @@ from cascade.gateway.lanes import Lane, Lanes
 from cascade.gateway.observe import Metrics, observed
 from cascade.gateway.passthrough import NamedModel
 from cascade.gateway.services import Services
+from cascade.gateway.spending import Spending
+from cascade.gateway.tenants import Tenants
 from cascade.policies import Ladder
 from cascade.router import Router
 from cascade.store import Store, open_store
@@ -107,7 +110,7 @@ class Engine:
         self.bodies.append(body)
         if self.status != 200:
             await self._json(send, self.status, {"error": {"message": "engine says no"}})
-        elif body["stream"]:
+        elif body.get("stream"):
             await self._stream(body, receive, send)
         else:
             await asyncio.sleep(self.pause_seconds)
@@ -262,6 +265,7 @@ def open_house(certificate: Certificate, tmp_path: Path) -> Build:
         metrics: Metrics | None = None,
         audit: config.Audit | None = None,
         address: str = "",
+        keys: Sequence[ApiKey | str] = (),
         **services: Any,
     ) -> Iterator[House]:
         engine, metrics = Engine(), metrics or Metrics()
@@ -288,7 +292,12 @@ def open_house(certificate: Certificate, tmp_path: Path) -> Build:
                 metrics=metrics,
                 outbox=outbox,
                 auditor=auditor,
+                tenants=Tenants(
+                    [ApiKey(one) if isinstance(one, str) else one for one in keys],
+                    Spending(store.decisions.spent),
+                ),
                 decisions=store.decisions,
+                audits=store.audits,
                 admin_keys=Keys(["admin-secret"]),
                 **services,
             )

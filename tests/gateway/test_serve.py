@@ -18,7 +18,7 @@ import pytest
 
 from cascade.config import GatewayConfig, Listen, load_config
 from cascade.errors import ConfigError, ModelUnavailable, RecipeError
-from cascade.gateway.run import bind, serve
+from cascade.gateway.run import bind, check_reach, serve
 from cascade.gateway.wiring import build_services
 from cascade.store import open_store
 
@@ -129,6 +129,20 @@ def test_ipv6_loopback() -> None:
         assert listener.family == socket.AF_INET6
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9"])
+def test_loopback_by_any_name(host: str) -> None:
+    with bind(Listen(host=host, port=0)) as listener:
+        assert listener.getsockname()[0].startswith("127.")
+
+
+def test_a_localhost_that_others_can_reach_is_refused() -> None:
+    """Whoever writes /etc/hosts must not open a gateway that has no keys."""
+    for address in ("0.0.0.0", "10.0.0.5", "::", "2001:db8::1"):
+        with pytest.raises(ConfigError, match=f"localhost is {address} here"):
+            check_reach(Listen(host="localhost"), address)
+    check_reach(Listen(host="0.0.0.0"), "0.0.0.0")  # has keys: the configuration saw to it
+
+
 def test_a_missing_model_is_a_sentence(config: GatewayConfig) -> None:
     (Path(config.models)).mkdir()
     tiers = {"large": {"model": "qwen2.5-coder-0.5b", "engine": "embedded"}}
@@ -159,7 +173,7 @@ def test_every_part_is_wired(config: GatewayConfig, models_dir: Path) -> None:
         lane = services.lanes.get("spam")
         assert lane is not None and lane.reason == "no_champion"
         assert lane.models == {"large": "big-b"} and list(lane.router.tiers) == ["large"]
-        assert services.admin_keys.hold("a") and not services.keys
+        assert services.admin_keys.hold("a") and not services.tenants
 
 
 def test_the_default_configuration_is_valid() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cascade.errors import CascadeError, ConfigError, StoreError, TierRejected, TierUnavailable
 from cascade.gateway import wire
-from cascade.gateway.events import EventSplitter, only_usage, usage_in
+from cascade.gateway.events import MOST_BYTES, UsageFilter
 from cascade.gateway.formats import answer_format
 from cascade.gateway.refusals import Refusal, refusal_of
 from cascade.tasks import unusual
@@ -44,8 +44,7 @@ requests = st.fixed_dictionaries(
 
 def parse(body: bytes) -> Any:
     """Everything that happens to a typed request before a tier is asked."""
-    wire.decode(body, wire.Head)
-    request, extra = wire.read_typed(body)
+    request, extra = wire.read_typed(wire.read_fields(body))
     wire.format_for(request, LABELS)
     query = wire.query_of(request, extra, "id")
     unusual(query)
@@ -98,26 +97,44 @@ def test_wide_bodies_are_not_deep() -> None:
     wire.check_depth(json.dumps([{"a": [1]}] * 1000).encode())
 
 
-@given(st.lists(st.integers(1, 30)), st.sampled_from([b"\n\n", b"\r\n\r\n"]))
-def test_events_survive_any_cutting(cuts: list[int], end: bytes) -> None:
-    events = [b"data: " + str(i).encode() * 7 + end for i in range(5)]
-    stream, splitter, found = b"".join(events), EventSplitter(), []
-    for cut in cuts:
-        found += splitter.feed(stream[:cut])
-        stream = stream[cut:]
-    found += splitter.feed(stream)
-    assert found == events and splitter.rest() == b""
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3}}'
+EVENTS = (b'data: {"choices": [{}], "usage": null}', b"data: 1", USAGE, b": ping", b"data: [DONE]")
+
+
+@given(
+    st.lists(st.integers(1, 90)), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n"]), st.booleans()
+)
+def test_events_survive_any_cutting(cuts: list[int], end: bytes, wanted: bool) -> None:
+    stream, events, found = b"".join(one + end for one in EVENTS), UsageFilter(wanted=wanted), b""
+    for cut in [*cuts, len(stream)]:
+        passed = events.feed(stream[:cut])
+        assert not passed or passed.endswith(end)
+        found, stream = found + passed, stream[cut:]
+    assert found == b"".join(one + end for one in EVENTS if wanted or one != USAGE)
+    assert events.usage == {"prompt_tokens": 3} and events.rest() == b""
+
+
+def test_usage_beside_choices_is_passed_on() -> None:
+    events, event = UsageFilter(wanted=False), USAGE.replace(b"[]", b"[{}]") + b"\n\n"
+    assert events.feed(event) == event and events.usage == {"prompt_tokens": 3}
+
+
+def test_the_last_event_may_lack_its_blank_line() -> None:
+    events = UsageFilter(wanted=False)
+    assert events.feed(b"data: 1\n\n" + USAGE) == b"data: 1\n\n"
+    assert events.rest() == b"" and events.usage == {"prompt_tokens": 3}
 
 
 def test_an_endless_event_is_not_kept_for_ever() -> None:
-    assert list(EventSplitter().feed(b"x" * (16 * 1024 * 1024 + 1)))
+    endless = b"x" * (MOST_BYTES + 1)
+    assert UsageFilter(wanted=False).feed(endless) == endless
 
 
 @given(st.binary(max_size=60))
-def test_reading_usage_never_fails(junk: bytes) -> None:
-    for event in (junk, b'data: {"usage"' + junk):
-        usage_in(event)
-        only_usage(event)
+def test_what_is_no_chunk_is_passed_on(junk: bytes) -> None:
+    events = UsageFilter(wanted=False)
+    for event in (junk, b'data: {"usage": {' + junk):
+        assert events.feed(event) + events.rest() == event
 
 
 def test_usage_counts_cached_tokens() -> None:

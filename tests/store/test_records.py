@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from cascade.errors import StoreError
@@ -32,7 +33,7 @@ AUDIT = AuditRecord("d1", 100.0, "good", "proxy", "yes", propensity=0.02, proxy_
 
 
 def at(seconds: float, **changes: object) -> DecisionRecord:
-    return replace(DECISION, id=f"d{seconds}", at=seconds, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(DECISION, id=f"d{seconds}", at=seconds, **changes)
 
 
 def test_a_decision_comes_back_whole(store: Store) -> None:
@@ -42,7 +43,7 @@ def test_a_decision_comes_back_whole(store: Store) -> None:
 
 
 def test_texts_are_kept_only_when_given(store: Store) -> None:
-    store.decisions.append([DECISION, replace(DECISION, id="d2", text="my secret")])
+    store.decisions.append([DECISION, at(99.0, text="my secret")])
     assert [one.text for one in store.decisions.recent(2)] == [None, "my secret"]
 
 
@@ -62,6 +63,31 @@ def test_recent_of_a_task_or_a_tenant(store: Store) -> None:
     assert [one.at for one in store.decisions.recent(9, "spam")] == [2.0]
     assert [one.at for one in store.decisions.recent(9, "good")] == [3.0, 1.0]
     assert [one.at for one in store.decisions.recent(9, tenant="acme")] == [2.0, 1.0]
+
+
+def test_a_tenant_comes_with_what_is_below_it_and_with_no_other(store: Store) -> None:
+    tenants = ["acme", "acme/team", "acme/team/ann", "acme2", "ACME/team", "acme_/x", "", "acm"]
+    store.decisions.append([at(float(i), tenant=one) for i, one in enumerate(tenants)])
+    below = [one.tenant for one in store.decisions.recent(9, tenant="acme")]
+    assert below == ["acme/team/ann", "acme/team", "acme"]
+    deeper = [one.tenant for one in store.decisions.recent(9, tenant="acme/team")]
+    assert deeper == ["acme/team/ann", "acme/team"]
+    assert store.decisions.recent(9, tenant="acme/%") == []
+    assert store.decisions.recent(9, tenant="a\x00") == []
+
+
+def test_spent_is_the_sum_by_tenant_from_one_moment_up_to_another(store: Store) -> None:
+    assert store.decisions.spent(0.0, 9.0) == {}
+    store.decisions.append(
+        [
+            at(1.0, dollars=100.0),
+            at(2.0, dollars=0.5),
+            at(3.0, dollars=0.25),
+            at(3.5, dollars=7.0, tenant="zeta"),
+            at(4.0, dollars=100.0),
+        ]
+    )
+    assert store.decisions.spent(2.0, 4.0) == {"acme": 0.75, "zeta": 7.0}
 
 
 def test_a_batch_may_be_sent_again(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
 import time
@@ -26,6 +27,7 @@ from cascade.tiers.responses import retry_after_seconds
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GOOD = {"choices": [{"message": {"content": "yes"}}]}
 BODY = {"messages": [{"role": "user", "content": "fine"}]}
+RAW = json.dumps({**BODY, "model": "m", "stream": True}).encode()
 KEY = "sk-secret-0123456789"
 
 
@@ -317,9 +319,26 @@ async def test_half_a_surrogate_pair_is_refused() -> None:
 async def test_a_stream_arrives_as_it_was_sent() -> None:
     chunks = [b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"]
     async with serving(streams(*chunks)) as server, endpoint(server.url) as asked:
-        received = [chunk async for chunk in asked.stream(BODY)]
+        received = [chunk async for chunk in asked.stream(RAW)]
     assert b"".join(received) == b"".join(chunks)
-    assert server.seen[0]["stream"] is True
+    assert server.seen[0] == json.loads(RAW)
+
+
+async def test_a_completion_is_forwarded_as_it_was_written() -> None:
+    said = b'{ "choices":[{}], "odd" : 1.0, "usage": {"prompt_tokens": 3}}'
+    async with serving(writes(said)) as server, endpoint(server.url) as asked:
+        found = await asked.forward(RAW)
+    assert (found.body, found.usage) == (said, {"prompt_tokens": 3})
+    assert server.seen == [json.loads(RAW)]
+
+
+@pytest.mark.parametrize("said", [b"[]", b"{}", b'{"choices": 1}', b"no", b'{"choices": []'])
+async def test_what_is_no_completion_is_not_forwarded(said: bytes) -> None:
+    async with (
+        serving(writes(said), good) as server,
+        endpoint(server.url, closed_port()) as asked,
+    ):
+        assert json.loads((await asked.forward(RAW)).body) == GOOD
 
 
 async def test_a_stream_may_begin_at_another_replica() -> None:
@@ -327,7 +346,7 @@ async def test_a_stream_may_begin_at_another_replica() -> None:
         serving(streams(b"data: [DONE]\n\n")) as server,
         endpoint(closed_port(), server.url) as asked,
     ):
-        assert [chunk async for chunk in asked.stream(BODY)] == [b"data: [DONE]\n\n"]
+        assert [chunk async for chunk in asked.stream(RAW)] == [b"data: [DONE]\n\n"]
 
 
 @pytest.mark.parametrize("then", ["cut", "hang"])
@@ -338,7 +357,7 @@ async def test_a_broken_stream_is_not_repeated(then: str) -> None:
     ):
         received = []
         with pytest.raises(TierUnavailable, match="broke off"):
-            async for chunk in asked.stream(BODY):
+            async for chunk in asked.stream(RAW):
                 received.append(chunk)
     assert received == [b"data: 1\n\n"] and len(server.seen) == 1
 
@@ -348,7 +367,7 @@ async def test_leaving_a_stream_early_frees_its_place() -> None:
         serving(streams(b"data: 1\n\n", then="hang"), good) as server,
         endpoint(server.url, concurrency=1) as asked,
     ):
-        async with contextlib.aclosing(asked.stream(BODY)) as stream:
+        async with contextlib.aclosing(asked.stream(RAW)) as stream:
             assert await anext(stream) == b"data: 1\n\n"
         assert await asked.chat(BODY) == GOOD
 
@@ -359,7 +378,7 @@ async def test_a_refused_stream_says_why() -> None:
         endpoint(server.url) as asked,
     ):
         with pytest.raises(TierRejected, match="said 400: no"):
-            await anext(asked.stream(BODY))
+            await anext(asked.stream(RAW))
 
 
 async def test_models_are_listed() -> None:
