@@ -13,7 +13,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	    --constraint constraints.txt --editable '.[train,embedded,postgres,dev]'
+	    --constraint constraints.txt --editable '.[train,embedded,postgres,otel,dev]'
 	touch $(READY)
 
 check: setup  ## format, lint, types, import layers

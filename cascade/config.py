@@ -248,7 +248,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Gate
 
 
 def _traced(tracing: Tracing, environment: Mapping[str, str]) -> Tracing:
-    """OpenTelemetry's own variable turns it on, as everywhere; the file says where to, if it does."""
+    """OpenTelemetry's own variable turns it on too; an endpoint in the file goes before it."""
     endpoint = tracing.endpoint or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None
     return msgspec.structs.replace(tracing, endpoint=endpoint)
 

@@ -205,6 +205,8 @@ def _place(mark: yaml.Mark | None) -> Place:
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     if "'\\t'" in (error.problem or ""):
         return "is not YAML: a tab; indent with spaces"
+    if "but got '{'" in (error.problem or ""):
+        return "is not YAML: a brace inside of braces; put ${NAME} in quotes there"
     begun = f" begun on line {error.context_mark.line + 1}" if error.context_mark else ""
     around = f"{error.context}{begun}, " if error.context else ""
     return f"is not YAML: {around}{error.problem}; is a bracket, a quote or a colon missing?"

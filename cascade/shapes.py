@@ -20,13 +20,13 @@ KeyPath = tuple[str | int, ...]
 Fitted = TypeVar("Fitted")
 
 PLAIN_NAMES = {
-    "`int`": "a whole number",
-    "`float`": "a number",
-    "`str`": "a text",
-    "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "keys and values",
-    "`null`": "nothing",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "keys and values",
+    "null": "nothing",
 }
 BARE_WORD = ": put it in quotes, YAML reads a bare yes, no, on or off as true or false"
 
@@ -211,9 +211,13 @@ def _plainly(said: str, data: Any, shape: Any) -> str:
     ]
     if words:
         return f"expected {' or '.join(map(str, words))}{_near(str(data), map(str, words))}"
-    said = re.sub("`[a-z]+`", lambda name: PLAIN_NAMES.get(name[0], name[0]), said)
+    said = re.sub(r"`([a-z |]+)`", lambda found: _named(found[1].split(" | ")), said)
     got = "" if ", got " in said or not isinstance(data, int | float) else f", got {data}"
     return f"{said[:1].lower()}{said[1:]}{got}{BARE_WORD if isinstance(data, bool) else ''}"
+
+
+def _named(types: list[str]) -> str:
+    return " or ".join(PLAIN_NAMES.get(name, name) for name in types)
 
 
 def instead(written: str, known: Iterable[str]) -> str:

@@ -52,7 +52,8 @@ class Keys:
         given = digest_of(key.strip().encode("latin-1"))  # the very bytes that were sent
         if not self._hold(given) or scheme.lower() != "bearer":
             message = "missing or unknown key: send `authorization: Bearer <key>`"
-            raise Refusal(401, "invalid_api_key", message)
+            challenge = {"www-authenticate": "Bearer"}
+            raise Refusal(401, "invalid_api_key", message, headers=challenge)
         return given
 
     def _hold(self, given: bytes) -> bool:

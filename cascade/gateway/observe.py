@@ -9,34 +9,21 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from cascade.gateway.tallies import Histogram, Histograms, Numbers, Tally
 from cascade.types import Abstention, Decision, Query, Reply, Tier, Usage
 
 FAST = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 SLOW = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+Some = TypeVar("Some", Numbers, Histograms)
+
 ANY_REPLICA = ""
 """The replicas of an endpoint are its own affair; an empty label is none to Prometheus."""
-
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
-
-
-class Family(Generic[Metric]):
-    """A metric with its children kept by label values: ``labels()`` costs more than ``inc()``."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric: Metric = metric
-        self._children: dict[tuple[str, ...], Metric] = {}
-
-    def of(self, *labels: str) -> Metric:
-        """The child with these label values, in the order they were declared."""
-        child = self._children.get(labels)
-        if child is None:
-            child = self._children[labels] = self._metric.labels(*labels)
-        return child
 
 
 class Metrics:
@@ -119,17 +106,20 @@ class Metrics:
             started,
         )
 
-    def _counter(self, name: str, help: str, *labels: str) -> Family[Counter]:
-        return Family(Counter(f"cascade_{name}", help, labels, registry=self.registry))
+    def _counter(self, name: str, about: str, *labels: str) -> Numbers:
+        return self._registered(Numbers(CounterMetricFamily, f"cascade_{name}", about, labels))
 
-    def _gauge(self, name: str, help: str, *labels: str) -> Family[Gauge]:
-        return Family(Gauge(f"cascade_{name}", help, labels, registry=self.registry))
+    def _gauge(self, name: str, about: str, *labels: str) -> Numbers:
+        return self._registered(Numbers(GaugeMetricFamily, f"cascade_{name}", about, labels))
 
     def _histogram(
-        self, name: str, help: str, buckets: tuple[float, ...], *labels: str
-    ) -> Family[Histogram]:
-        name = f"cascade_{name}"
-        return Family(Histogram(name, help, labels, registry=self.registry, buckets=buckets))
+        self, name: str, about: str, bounds: tuple[float, ...], *labels: str
+    ) -> Histograms:
+        return self._registered(Histograms(f"cascade_{name}", about, labels, bounds))
+
+    def _registered(self, family: Some) -> Some:
+        self.registry.register(family)
+        return family
 
 
 REPLICA = ("tier", "replica")
@@ -140,7 +130,7 @@ class Inside:
 
     __slots__ = ("_inflight", "_queries", "_seconds", "_started")
 
-    def __init__(self, inflight: Gauge, seconds: Histogram, queries: int) -> None:
+    def __init__(self, inflight: Tally, seconds: Histogram, queries: int) -> None:
         self._inflight = inflight
         self._seconds = seconds
         self._queries = queries

@@ -27,7 +27,6 @@ from cascade.tiers.labels import usage_of
 from cascade.tiers.responses import Forwarded
 from cascade.types import Price, Usage
 
-
 TOKEN_BYTES = 4
 """Of a request's JSON, in the mean: for streams that end before their usage is known."""
 

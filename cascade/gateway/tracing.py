@@ -32,6 +32,8 @@ from cascade.upstream.trace import TRACE
 
 SERVICE = "cascade"
 NANO = 1_000_000_000
+EXPORT_SECONDS = 3.0
+"""For one batch, tries and pauses together; so long a dead collector can hold up the end."""
 
 Route = Callable[[Request], Awaitable[Reply]]
 
@@ -156,7 +158,8 @@ def open_tracing(settings: config.Tracing, stack: ExitStack) -> Tracing:
     """
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: SERVICE}
     provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=f"{(settings.endpoint or '').rstrip('/')}/v1/traces")
+    address = f"{(settings.endpoint or '').rstrip('/')}/v1/traces"
+    exporter = OTLPSpanExporter(address, timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     stack.callback(provider.shutdown)
     return Tracing(provider, content=settings.trace_content)
@@ -203,7 +206,7 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 
 def _fail(span: Span, error: BaseException) -> None:
-    """A refusal is the caller's mistake below 500; the message may quote a prompt and stays here."""
+    """Below 500 it is the caller's mistake. The message stays here: it may quote a prompt."""
     span.set_attribute("error.type", error.code if isinstance(error, Refusal) else _kind(error))
     if not isinstance(error, Refusal) or error.status >= 500:
         span.set_status(StatusCode.ERROR)

@@ -50,10 +50,11 @@ class Wire:
 
     async def send(self, *pieces: bytes, pause: float = 0.0) -> None:
         """Write; with a pause, each piece on its own."""
-        for piece in pieces if pause else (b"".join(pieces),):
+        for piece in pieces:
             self._writer.write(piece)
+            if pause:
+                await asyncio.sleep(pause)
             await self._writer.drain()
-            await asyncio.sleep(pause)
 
     async def left(self) -> None:
         """Return when the other side has closed."""
@@ -162,6 +163,12 @@ async def announces_too_little(wire: Wire) -> None:
     await wire.send(head + first, *rest, pause=0.002)  # what is beyond the length comes later
 
 
+async def floods(wire: Wire) -> None:
+    """An answer of 60 MB; right, but more than any buffer on its way."""
+    head, word, *_, end = wire.answer
+    await wire.send(head, *[word * 1000] * 1000, end)
+
+
 def _unframed(answer: list[bytes]) -> list[bytes]:
     """Its body, without the lengths of chunks."""
     head, *body = answer
@@ -185,7 +192,7 @@ FAULTS: dict[str, Deed] = {
         announces_too_little,
     )
 }
-DEEDS: dict[str, Deed] = {"answers": answers, **FAULTS}
+DEEDS: dict[str, Deed] = {"answers": answers, "floods": floods, **FAULTS}
 TRANSIENT = "once_"
 """Before a deed: only the first attempt at this request meets it."""
 
@@ -195,20 +202,27 @@ class Engine:
 
     def __init__(self) -> None:
         self.port = 0
-        self.connections = 0
         self.left_at: dict[int, float] = {}
         self._seen: set[int] = set()
+        self._playing: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Engine]:
         """On a free port of loopback."""
         server = await asyncio.start_server(self._meet, "127.0.0.1", 0, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
-        async with server:
+        try:
             yield self
+        finally:
+            server.close()
+            for task in self._playing:
+                task.cancel()
+            await asyncio.gather(*self._playing, return_exceptions=True)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._playing.add(task)
         wire = Wire(reader, writer)
         try:
             while True:
@@ -219,18 +233,19 @@ class Engine:
         except asyncio.CancelledError:  # the engine is taken down: asyncio would complain
             pass
         finally:
+            self._playing.discard(task)
             writer.close()
 
     async def _play(self, wire: Wire) -> None:
         found = ASKED.search(wire.body)
-        if found is None:  # a look at /v1/models
+        if not wire.body:  # a look at /v1/models
             await wire.send(b'HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{"data":[{"id":"m"}]}')
             return
-        number, name = int(found[1]), found[2].decode()
+        number, name = (int(found[1]), found[2].decode()) if found else (0, "answers")
         seen, _ = number in self._seen, self._seen.add(number)
         if name.startswith(TRANSIENT):
             name = "answers" if seen else name.removeprefix(TRANSIENT)
         try:
-            await DEEDS[name](wire)
+            await DEEDS.get(name, answers)(wire)
         finally:
             self.left_at[number] = time.monotonic()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cascade.cli.serving import validate
-from cascade.errors import ConfigError, RecipeError, TierRejected, TierUnavailable, UsageError
+from cascade.errors import TierRejected, TierUnavailable, UsageError
 from tests.cli.homes import Home, LoopbackServer, Reply, as_json, invoke
 
 TOLD = {"x-cascade-tier": "proxy", "x-cascade-reason": "certified"}
@@ -72,67 +70,6 @@ def test_what_is_no_gateway_is_not_believed(reply: Reply) -> None:
 def test_address_that_is_none(url: str) -> None:
     refused = invoke("ask", "Nice.", "--model", "task/mood", "--base-url", url)
     assert isinstance(refused.exception, TierUnavailable)
-
-
-def test_validate_names_the_tasks(home: Home, tmp_path: Path) -> None:
-    assert invoke("validate", "-c", home.config).stdout.endswith("good; tasks: mood\n")
-    other = tmp_path / "other.yaml"
-    other.write_text(home.recipe.read_text())
-    home.change(other, name="other")
-    assert "mood, other" in invoke("validate", other, "-c", home.config).stdout
-
-
-def test_validate_without_tasks(home: Home) -> None:
-    home.recipe.unlink()
-    assert invoke("validate", "-c", home.config).stdout.endswith("tasks: none\n")
-
-
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [
-        ({"kind": "rank"}, "no gateway serves a ranking"),
-        ({"labels": ["a", "a"]}, "labels occur twice"),
-        ({"colour": "red"}, "unknown field `colour`"),
-        ({"prompt": " "}, "prompt is empty"),
-        ({"guarantee": {"target": 1.5}}, "target < 1"),
-    ],
-)
-def test_validate_says_what_is_wrong_with_a_recipe(
-    home: Home, keys: dict[str, Any], told: str
-) -> None:
-    home.change(home.recipe, **keys)
-    refused = invoke("validate", "-c", home.config)
-    assert isinstance(refused.exception, RecipeError)
-    assert told in str(refused.exception) and "mood.yaml" in str(refused.exception)
-
-
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [
-        ({"version": 2}, "version"),
-        ({"tiers": {}}, "large"),
-        ({"store": "${CASCADE_TEST_NOT_SET}"}, "CASCADE_TEST_NOT_SET"),
-        ({"listen": {"host": "0.0.0.0"}}, "api_keys"),
-    ],
-)
-def test_validate_says_what_is_wrong_with_the_configuration(
-    home: Home, keys: dict[str, Any], told: str
-) -> None:
-    home.change(home.config, **keys)
-    refused = invoke("validate", "-c", home.config)
-    assert isinstance(refused.exception, ConfigError)
-    assert told in str(refused.exception) and "gateway.yaml" in str(refused.exception)
-
-
-def test_missing_files_are_named(home: Home) -> None:
-    nowhere = invoke("validate", "-c", home.folder / "nowhere.yaml").exception
-    assert isinstance(nowhere, ConfigError) and "nowhere.yaml" in str(nowhere)
-    recipe = invoke("validate", home.folder / "no.yaml", "-c", home.config).exception
-    assert isinstance(recipe, RecipeError) and "no.yaml" in str(recipe)
-
-
-def test_repository_s_own_configuration_is_good() -> None:
-    validate(Path("serving/gateway.yaml"), None)
 
 
 def test_ui_of_a_server_is_its_address(home: Home) -> None:
