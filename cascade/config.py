@@ -162,6 +162,10 @@ class ApiKey(Strict, frozen=True):
         return self.name or f"key-{self.digest.hex()[:8]}"
 
 
+LogForm = Literal["text", "json"]
+"""Of the log; without one, text on a terminal and JSON elsewhere."""
+
+
 class Tracing(Strict, frozen=True):
     """OpenTelemetry; off without an endpoint.
 
@@ -193,6 +197,7 @@ class GatewayConfig(Strict, frozen=True):
     admin_key: str | None = None
     poll_seconds: Seconds = 5.0
     tracing: Tracing = Tracing()
+    log: LogForm | None = None
 
     def misfits(self) -> Iterator[Misfit]:
         """Who can reach the gateway needs a key, and a key is one and not empty."""

@@ -104,7 +104,7 @@ def salvage(data: Any, shape: type[Fitted]) -> Fitted | None:
 
 
 def _misfits(data: Any, shape: Any, path: KeyPath) -> Iterator[Misfit]:
-    """``find_misfits``, and with a ``beside`` those that cannot be known."""
+    """``find_misfits``; with a ``beside`` those that are not told."""
     struct, item = _struct_in(shape), _item_in(shape)
     if struct is not None and isinstance(data, dict):
         yield from _misfits_of_struct(data, struct, path)
@@ -140,9 +140,10 @@ def _misfits_of_struct(
     wrong = [misfit.path[len(path) :] for misfit in found]
     for misfit in _misfits_together(without(data, wrong), struct):
         about = (*map(str, misfit.path[:1]), *misfit.beside)
+        # a default in place of a wrong value must not be blamed for what nobody wrote
         if {key for key, *_ in wrong}.isdisjoint(about):
             yield Misfit((*path, *misfit.path), misfit.message)
-        else:  # a default in place of a wrong value must not be blamed for what nobody wrote
+        if path and about:  # whichever of its keys is to blame, the part as a whole is of no use
             yield Misfit(path, misfit.message, beside=about)
 
 

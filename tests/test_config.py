@@ -49,6 +49,9 @@ def test_environment_is_substituted(tmp_path: Path) -> None:
         (GOOD.replace("0.6", "-1"), "price.input"),
         (GOOD.replace("engine: embedded", "engine: embedded, concurrency: 0"), "concurrency"),
         (GOOD + "poll_seconds: 0\n", "poll_seconds"),
+        (GOOD + "log: xml\n", "log"),
+        (GOOD + "tracing: {endpoint: 'collector:4318'}\n", "http://collector:4318"),
+        (GOOD + "tracing: {content: true}\n", "content"),
         (GOOD + "listen: {port: 70000}\n", "port"),
         (
             GOOD + "listen: {host: no}\n",
@@ -158,3 +161,11 @@ def test_every_mistake_about_keys_has_a_sentence(tmp_path: Path, keys: str, says
     with pytest.raises(ConfigError, match=says) as raised:
         load_config(write(tmp_path, GOOD + keys + "\n"), {})
     assert "secret" not in str(raised.value)
+
+
+def test_tracing_follows_opentelemetrys_own_variable(tmp_path: Path) -> None:
+    variable = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere:4318"}
+    assert load_config(write(tmp_path, GOOD), {}).tracing.endpoint is None
+    assert load_config(write(tmp_path, GOOD), variable).tracing.endpoint == "http://elsewhere:4318"
+    named = GOOD + "tracing: {endpoint: 'http://here:4318'}\n"
+    assert load_config(write(tmp_path, named), variable).tracing.endpoint == "http://here:4318"

@@ -21,11 +21,6 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
 
 
-@keys.callback()
-def group() -> None:
-    """API keys: make one."""
-
-
 @keys.command()
 def new(
     name: Annotated[str | None, typer.Option(help="The tenant, as the log calls it.")] = None,

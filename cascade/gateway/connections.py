@@ -115,6 +115,7 @@ def guarded_server(app: Any, listen: Listen) -> uvicorn.Server:
         app,
         http=Connection,
         ws="none",
+        log_config=None,  # the log is the process's, not the server's
         log_level="error",  # its warnings are about bytes that any caller may send
         access_log=False,
         server_header=False,

@@ -8,7 +8,9 @@ import logging
 import resource
 import signal
 import socket
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +20,7 @@ from cascade.config import GatewayConfig, Listen
 from cascade.errors import ConfigError
 from cascade.gateway.asgi import create_app
 from cascade.gateway.connections import guarded_server
+from cascade.gateway.logs import form_of, logging_to
 from cascade.gateway.services import Services
 from cascade.gateway.wiring import build_services
 
@@ -42,20 +45,28 @@ def serve(config: GatewayConfig, console: Console | None = None, path: Path | No
         What the user can correct: a port in use, a missing model, a wrong recipe.
     """
     console = console or Console(stderr=True)
+    say = _announcer(config, console)
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        with ExitStack() as stack:
+        with logging_to(console.file, config), _interrupted(say), ExitStack() as stack:
             listener = stack.enter_context(bind(config.listen))
-            console.print(f"starting: {_engines(config)}", highlight=False, soft_wrap=True)
+            say(f"starting: {_engines(config)}")
             services = build_services(config, stack, path)
-            console.print(_greeting(config, services), highlight=False, soft_wrap=True)
+            say(_greeting(config, services))
             _raise_open_files()
             _spare_the_collector()
             guarded_server(create_app(services), config.listen).run([listener])
-    except KeyboardInterrupt:
-        console.print("stopped")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _interrupted(say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C is how one stops it, and no failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped")
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -110,6 +121,13 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
+
+
+def _announcer(config: GatewayConfig, console: Console) -> Callable[[str], None]:
+    """Between lines of JSON, a greeting is one of them."""
+    if form_of(config, console.file) == "json":
+        return logger.info
+    return partial(console.print, highlight=False, soft_wrap=True)
 
 
 def _engines(config: GatewayConfig) -> str:

@@ -90,9 +90,6 @@ class Tenants:
         self._held = Held(Keys([]), {})
         self.install(keys)
 
-    def __bool__(self) -> bool:
-        return bool(self._held.keys)
-
     def __iter__(self) -> Iterator[Tenant]:
         return iter(self._held.by_digest.values())
 

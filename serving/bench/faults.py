@@ -33,7 +33,7 @@ from serving.bench.processes import GatewayProcess, free_port, serving
 CALLERS = 48
 PATIENCE_SECONDS = 20.0  # after them a request counts as hung
 TIER_SECONDS = 1.0
-SETTLE_SECONDS = 8.0  # idle connections are closed on both sides by then
+SETTLE_SECONDS = 4.0  # idle connections are closed on both sides by then
 LEAVERS = 20
 TASK = "even"
 UNHANDLED = ("Traceback", "was destroyed", "never retrieved", "never awaited")

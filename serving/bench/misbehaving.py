@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 ASKED = re.compile(rb"request (\d+) (\w+)")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 TYPED = b"Is the number even?"
-IDLE_SECONDS = 3.0
+IDLE_SECONDS = 2.0
 TOKENS = 6  # pieces of a streamed answer
 SLOW_SECONDS = 0.02  # between two pieces of an answer that is ten times slower than the others
 

@@ -27,6 +27,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import uvloop
@@ -118,10 +119,11 @@ async def measure(gateway: Gateway, seconds: float) -> dict[str, float]:
         """CPU microseconds an answer, and the median delay in microseconds."""
         before = cpu_seconds(gateway.pid)
         body = gateway.body(stream=stream)
-        seen = await load(gateway.url, body, key=gateway.key, callers=callers, seconds=seconds)
+        key = {"authorization": f"Bearer {gateway.key}"}
+        seen = await load(gateway.url, repeat(body), key, callers=callers, seconds=seconds)
         if seen.wrong or not seen.seconds:
-            raise RuntimeError(f"{gateway.name}: {seen.wrong} of {len(seen.seconds)} were wrong")
-        return 1e6 * (cpu_seconds(gateway.pid) - before) / len(seen.seconds), seen.p50_us
+            raise RuntimeError(f"{gateway.name}: {seen.wrong} wrong answers, such as {seen.said!r}")
+        return 1e6 * (cpu_seconds(gateway.pid) - before) / len(seen.seconds), seen.quantile_us(0.5)
 
     _, alone = await asked(False, 1)
     cpu, _ = await asked(False, WHOLE_CALLERS)

@@ -19,8 +19,8 @@ import pytest
 from cascade.config import load_config
 from cascade.errors import ConfigError, UsageError
 from cascade.recipes import load_recipe
-from tests.cli.homes import LoopbackServer, as_json, invoke
-from tests.gateway.conftest import until
+from tests.cli.homes import invoke
+from tests.gateway.conftest import Engine, Served, until
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [
@@ -147,23 +147,32 @@ def test_the_recipe_s_numbers_fit_its_table(here: Path) -> None:
     assert recipe.source.column.column in (here / recipe.source.table).read_text().splitlines()[0]
 
 
+class Positive(Engine):
+    """An engine that likes everything."""
+
+    def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        completion = super()._completion(body)
+        completion["choices"][0]["message"]["content"] = "positive"
+        return completion
+
+
 @pytest.fixture
-def engine() -> Iterator[LoopbackServer]:
-    message = {"role": "assistant", "content": "positive"}
-    completion = {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}
-    with LoopbackServer(lambda body: as_json(completion)) as server:
-        yield server
+def engine() -> Iterator[Served]:
+    with Served(Positive()) as served:
+        yield served
 
 
 @pytest.mark.slow
-def test_the_workspace_serves(here: Path, models_dir: Path, engine: LoopbackServer) -> None:
-    invoke("init", "--endpoint", engine.url, "--model", "big")
+def test_the_workspace_serves(here: Path, models_dir: Path, engine: Served) -> None:
+    invoke("init", "--endpoint", f"{engine.url}/v1", "--model", "big")
     shutil.copytree(models_dir / "minilm-int8", here / "models" / "minilm-int8")
     assert invoke("validate").stdout == "gateway.yaml: good; tasks: review-positive\n"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = here / "gateway.yaml"
-    config.write_text(config.read_text().replace("port: 8080", f"port: {port}"))
+    text = config.read_text().replace("port: 8080", f"port: {port}")
+    # a new MLflow database alone takes ten seconds
+    config.write_text(text.replace("sqlite:///data/mlflow.db", "data/registry"))
     serving = subprocess.Popen([sys.executable, "-m", "cascade", "serve"], stderr=subprocess.PIPE)
 
     def ready() -> Any:

@@ -44,7 +44,7 @@ def test_good_names_the_tasks(home: Home, tmp_path: Path) -> None:
 def test_all_mistakes_of_all_files_are_told_at_once(home: Home) -> None:
     """Each of these alone used to hide the others."""
     home.config.write_text(
-        f"""version: 2
+        f"""version: 1
 tiers:
   small: {{model: qwen2.5-coder-0.6b, engine: embedded}}
   large:
@@ -71,7 +71,6 @@ embedder: toi
 """
     )
     gateway = [
-        "1:1: version: expected 1",
         "3:3: tiers.small: without a price nobody knows what is saved",
         "3:11: tiers.small.model: no embedded model is called 'qwen2.5-coder-0.6b': did you mean",
         "6:16: tiers.large.replicas[0]: 'gpu-1:8000/v1' is not an address: write http://",
@@ -102,6 +101,12 @@ embedder: toi
     assert len(found) == len(expected)
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
+
+
+def test_another_version_hides_no_place_that_is_unusable(home: Home) -> None:
+    home.change(home.config, version=2, store="mysql://x")
+    store, version = lines(home)
+    assert "store: a store cannot be kept" in store and "version: expected 1" in version
 
 
 def test_json_has_the_same(home: Home) -> None:

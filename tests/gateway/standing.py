@@ -39,7 +39,8 @@ def standing(folder: Path, **listen: Any) -> Iterator[tuple[GatewayProcess, Engi
         gateway, engine = wait(start())
         yield gateway, engine
         assert gateway.process.poll() is None, "the gateway is gone"
-        assert not [sign for sign in UNHANDLED if sign in gateway.log.read_text()]
+        said = gateway.log.read_text()
+        assert not [sign for sign in UNHANDLED if sign in said], said[-3000:]
     finally:
         wait(stack.aclose())
         loop.call_soon_threadsafe(loop.stop)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,11 +17,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cascade.config import GatewayConfig, Listen, load_config
+from cascade.config import ApiKey, GatewayConfig, Listen, load_config
 from cascade.errors import ConfigError, ModelUnavailable, RecipeError
 from cascade.gateway.run import bind, check_reach, serve
 from cascade.gateway.wiring import build_services
-from cascade.store import open_store
+from cascade.store import DecisionRecord, open_store
 
 from .conftest import Engine, Served, until
 
@@ -173,7 +174,27 @@ def test_every_part_is_wired(config: GatewayConfig, models_dir: Path) -> None:
         lane = services.lanes.get("spam")
         assert lane is not None and lane.reason == "no_champion"
         assert lane.models == {"large": "big-b"} and list(lane.router.tiers) == ["large"]
-        assert services.admin_keys.hold("a") and not services.tenants
+        assert services.admin_keys.hold("a") and not [*services.tenants]
+
+
+def test_keys_are_wired_with_what_they_spent_today(config: GatewayConfig) -> None:
+    with open_store(config.store) as store:
+        now = time.time()
+        spent = DecisionRecord("d1", now, "mood", "certified", tenant="acme/team", dollars=0.5)
+        store.decisions.append([spent])
+    key = ApiKey("k", "acme", ("large",), rate=5, spend=1.0)
+    with ExitStack() as stack:
+        services = build_services(msgspec.structs.replace(config, api_keys=(key, "plain")), stack)
+        [acme, plain] = services.tenants
+        assert (acme.name, acme.tasks, acme.spend) == ("acme", frozenset({"large"}), 1.0)
+        assert services.tenants.spending.today("acme") == 0.5
+        assert plain.name.startswith("key-") and services.books.spending.today(plain.name) == 0.0
+
+
+def test_a_key_for_a_task_that_is_not_there_stops_the_start(config: GatewayConfig) -> None:
+    wrong = msgspec.structs.replace(config, api_keys=(ApiKey("k", "acme", ("task/sapm",)),))
+    with ExitStack() as stack, pytest.raises(ConfigError, match="acme.*task/sapm.*large"):
+        build_services(wrong, stack)
 
 
 def test_the_default_configuration_is_valid() -> None:

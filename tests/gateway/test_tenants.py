@@ -170,7 +170,7 @@ async def test_rate_limit_as_openai_has_it(open_house: Build) -> None:
         assert refused.status == 429
         assert refused.json["error"]["code"] == "rate_limit_exceeded"
         assert refused.json["error"]["type"] == "rate_limit_error"
-        assert 25 <= int(refused.headers["retry-after"]) <= 30
+        assert 0 < int(refused.headers["retry-after"]) <= 30
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
         other = await ask(house, "k2", typed("easy"))
         assert other.status == 200 and "x-ratelimit-limit-requests" not in other.headers
