@@ -6,7 +6,7 @@ READY := .venv/.ready
 TEST_MODELS := minilm-int8 minilm-fp32 wordllama-256 smollm2-135m qwen2.5-coder-0.5b
 DEMO_MODELS := minilm-int8 qwen2.5-coder-0.5b qwen2.5-coder-1.5b
 
-.PHONY: setup models check test test-quick demo train serve baselines bench bench-certificates clean
+.PHONY: setup models check test test-quick demo train serve baselines bench bench-gateway bench-certificates clean
 
 setup: $(READY)
 
@@ -50,6 +50,10 @@ bench: setup  ## embedding, fitting and an easy mix; needs a bbc-topic champion
 	$(BIN)/python serving/bench/embedding.py
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/fitting.py
 	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml
+
+bench-gateway: setup  ## what the gateway adds to a request, beside nginx and its own client's rival
+	$(BIN)/python serving/bench/overhead.py
+	$(BIN)/python serving/bench/client.py
 
 bench-certificates: setup  ## is a certificate ever false too often? under 2 hours
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/validity.py --seeds 1000

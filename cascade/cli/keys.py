@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import msgspec
@@ -35,7 +36,7 @@ def new(
     if as_json:
         print_json({"key": key, "entry": entry})
         return
-    line = msgspec.json.encode(entry).decode()  # JSON is YAML, and quotes a tenant called `no`
+    line = json.dumps(entry)  # JSON is YAML, and quotes a tenant called `no`
     typer.echo(f"{key}\n")
     typer.echo("It is shown this once. Give it to its holder, and put in gateway.yaml:\n")
     typer.echo(f"api_keys:\n  - {line}")

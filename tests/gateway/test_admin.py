@@ -9,10 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cascade import config
 from cascade.errors import RegistryError
 from cascade.gateway.keys import Keys
 
-from .conftest import Build, House, lane_of, send, typed, until
+from .conftest import Build, House, lane_of, on_two_rungs, send, typed, until
 
 Call = Callable[..., Any]
 
@@ -99,6 +100,51 @@ async def test_decisions(call: Call, house: House) -> None:
     assert one["reason"] == "below_threshold"
     status, _ = await call("GET", "/admin/decisions/none")
     assert status == 404
+
+
+async def test_a_decision_is_replayed(call: Call, house: House) -> None:
+    await tier_of(house, "hard")
+    got = await send(f"{house.v1}/chat/completions", typed("easy"), x_cascade_tier="small")
+    assert got.status == 503  # the small tier was forced, and has never heard of it
+    await asyncio.to_thread(until, lambda: len(house.store.decisions.recent(5)) == 2)
+    forced, climbed = (await call("GET", "/admin/decisions"))[1]
+    _, told = await call("GET", f"/admin/decisions/{climbed['id']}")
+    proxy, small, large = told["trail"]
+    assert (proxy["tier"], proxy["label"], proxy["confidence"], proxy["needed"]) == (
+        *("proxy", "no", 0.5),
+        0.9,
+    )
+    assert (small["label"], small["confidence"], small["needed"]) == ("yes", 0.3, 0.8)
+    assert large["label"] == "no" and "needed" not in large
+    assert (told["reason"], told["label"], told["audit"]) == ("below_threshold", "no", None)
+    [said] = forced["trail"]
+    assert said == {"tier": "small", "reason": "tier_unavailable", **said}
+    assert "easy" not in str(told) and "hard" not in str(told)
+
+
+async def test_a_replay_has_the_thresholds_of_its_time(
+    call: Call, house: House, certificate: Any
+) -> None:
+    """Not those of whatever champion serves when somebody looks."""
+    two = on_two_rungs(lane_of(certificate, house.services.metrics))
+    house.lanes.install(two)
+    await tier_of(house, "easy")
+    house.lanes.serve("mood", "1", 0, "one rung more careful")
+    await tier_of(house, "easy")
+    await asyncio.to_thread(until, lambda: len(house.store.decisions.recent(5)) == 2)
+    careful, before = (await call("GET", "/admin/decisions"))[1]
+    assert (before["trail"][0]["needed"], before["tier"]) == (0.9, "proxy")
+    assert (careful["trail"][0]["needed"], careful["tier"]) == (0.99, "large")
+
+
+async def test_a_replay_has_the_teachers_word(open_house: Build) -> None:
+    with open_house(audit=config.Audit(rate=1.0, floor=1.0)) as house:
+        await tier_of(house, "tricky")
+        await asyncio.to_thread(until, lambda: len(house.store.decisions.recent(5)) == 2)
+        [told] = [one for one in house.store.decisions.recent(5) if one.reason != "audit"]
+        url = f"{house.url}/admin/decisions/{told.id}"
+        got = await send(url, method="GET", authorization="Bearer admin-secret")
+        assert (got.json["label"], got.json["audit"]["label"]) == ("yes", "no")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 from cascade.api_keys import digest_of, new_key, written
 from cascade.config import ApiKey, GatewayConfig, LanguageModel, Tiers
 from cascade.errors import ConfigError
+from cascade.gateway.refusals import Refusal
+from cascade.gateway.spending import Spending
 from cascade.gateway.tenants import Tenants, check_tasks
 
 from .conftest import Build, Got, House, send, typed, until
@@ -175,6 +177,21 @@ async def test_rate_limit_as_openai_has_it(open_house: Build) -> None:
         other = await ask(house, "k2", typed("easy"))
         assert other.status == 200 and "x-ratelimit-limit-requests" not in other.headers
         assert house.metric("errors_total", status="429", code="rate_limit_exceeded") == 1
+
+
+def test_who_waits_as_long_as_told_gets_in() -> None:
+    now = [0.0]
+    tenants = Tenants(
+        [ApiKey("k1", "acme", rate=7)], Spending(lambda since, until: {}), lambda: now[0]
+    )
+    acme = tenants.find({"authorization": "Bearer k1"})
+    for _ in range(7):
+        tenants.admit(acme)
+    with pytest.raises(Refusal) as refused:
+        tenants.admit(acme)
+    assert refused.value.headers["x-ratelimit-reset-requests"] == "1m0s"
+    now[0] += int(refused.value.headers["retry-after"])
+    assert tenants.admit(acme)["x-ratelimit-remaining-requests"] == "0"
 
 
 async def test_mistakes_and_streams_count_and_tell_the_rate_too(open_house: Build) -> None:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from cascade.errors import MissingExtra, StoreError, UsageError
-from cascade.store import DecisionRecord, Label, LabelKey, Store, open_store
+from cascade.store import DecisionRecord, Label, LabelKey, Said, Store, open_store
 from cascade.store.database import open_database
 from cascade.store.schema import SCHEMA_VERSION
 
@@ -102,6 +103,37 @@ def test_a_newer_store_is_refused_and_left_alone(store_url: str) -> None:
         versions = list(connection.scalars(text("SELECT version FROM cascade_schema")))
     engine.dispose()
     assert versions == [SCHEMA_VERSION + 1]
+
+
+def aged(store_url: str) -> None:
+    """Make a store, with a decision in it, what it was at version 1."""
+    with open_store(store_url) as store:
+        store.decisions.append([DecisionRecord("d1", 1.0, "t", "certified")])
+    engine = create_engine(store_url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE cascade_decisions DROP COLUMN trail"))
+        connection.execute(text("UPDATE cascade_schema SET version = 1"))
+    engine.dispose()
+
+
+def test_an_older_store_is_brought_up(store_url: str) -> None:
+    aged(store_url)
+    for _ in range(2):  # and only once
+        with open_store(store_url) as store:
+            kept = store.decisions.get("d1")
+            assert kept is not None and kept.trail == ()
+    told = DecisionRecord("d2", 2.0, "t", "certified", trail=(Said("proxy", 0.1, 0.0, "yes"),))
+    with open_store(store_url) as store:
+        store.decisions.append([told])
+        assert store.decisions.get("d2") == told
+
+
+def test_several_programs_bring_an_older_store_up_at_the_same_time(store_url: str) -> None:
+    aged(store_url)
+    with ThreadPoolExecutor(4) as pool:
+        for store in pool.map(lambda _: open_store(store_url), range(4)):
+            assert store.decisions.get("d1") is not None
+            store.close()
 
 
 def test_a_locked_store_waits_and_then_says_so(store_url: str, store: Store) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cascade.errors import StoreError
-from cascade.store import AuditRecord, DecisionRecord, Store
+from cascade.store import AuditRecord, DecisionRecord, Said, Store
 
 DECISION = DecisionRecord(
     id="d1",
@@ -45,6 +45,25 @@ def test_a_decision_comes_back_whole(store: Store) -> None:
 def test_texts_are_kept_only_when_given(store: Store) -> None:
     store.decisions.append([DECISION, at(99.0, text="my secret")])
     assert [one.text for one in store.decisions.recent(2)] == [None, "my secret"]
+
+
+def test_a_trail_comes_back_whole(store: Store) -> None:
+    trail = (
+        Said("proxy", 0.004, 0.0, label="yes", confidence=0.6, needed=0.9, worth_next=0.3),
+        Said("small", 0.2, 0.001, reason="unreadable"),
+        Said("large", 0.9, 0.01, label="no", confidence=1.0),
+    )
+    store.decisions.append([msgspec.structs.replace(DECISION, trail=trail)])
+    found = store.decisions.get("d1")
+    assert found is not None and found.trail == trail
+    assert store.decisions.recent(1)[0].trail == trail
+
+
+def test_a_hostile_label_in_a_trail(store: Store) -> None:
+    hostile = Said("large", 0.1, 0.0, label="a\x00b\u2028'; DROP TABLE cascade_decisions; --")
+    store.decisions.append([msgspec.structs.replace(DECISION, trail=(hostile,))])
+    found = store.decisions.get("d1")
+    assert found is not None and found.trail == (hostile,)
 
 
 def test_a_decision_without_an_answer(store: Store) -> None:
