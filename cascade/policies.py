@@ -14,6 +14,7 @@ from cascade.types import (
     Ask,
     GiveUp,
     Move,
+    Policy,
     Query,
     Trail,
     least_confidence,
@@ -102,3 +103,47 @@ class Ladder:
             if isinstance(reply, Abstention):
                 return reply.reason
         return reasons.BELOW_THRESHOLD
+
+
+@dataclass(frozen=True)
+class Hurried:
+    """Another policy for a caller who cannot wait: no tier in between that would make it too late.
+
+    A tier in between may turn out not sure enough, and then its time was spent before the teacher's
+    begins. So it is asked only where both fit. The answer comes from the teacher instead, which a
+    certificate counts as right. The first tier is always asked: it takes no time.
+
+    Parameters
+    ----------
+    teacher : asked where there is no time; it may be late, but nobody else is good enough.
+    seconds : the budget, of all tiers together.
+    expected : seconds by tier, as learned; a tier that is absent takes none.
+
+    >>> ladder = Ladder({"proxy": 0.9, "small": 0.8}, teacher="large")
+    >>> hurried = Hurried(ladder, "large", 1.0, {"small": 2.0})
+    >>> hurried.decide(Query.from_text("?"), (Answer("proxy", "yes", 0.5),))
+    Ask(tier='large')
+    """
+
+    policy: Policy
+    teacher: str
+    seconds: float
+    expected: Mapping[str, float]
+
+    def decide(self, query: Query, trail: Trail) -> Move:
+        """The other policy's move, if there is time for it."""
+        move = self.policy.decide(query, trail)
+        if self._too_late(move, trail):
+            return Ask(self.teacher)
+        if isinstance(move, Accept) and move.answer.tier == self.teacher:
+            before = trail[:-1]
+            if self._too_late(self.policy.decide(query, before), before):
+                return Accept(move.answer, reasons.SLO)
+        return move
+
+    def _too_late(self, move: Move, trail: Trail) -> bool:
+        if not trail or not isinstance(move, Ask) or move.tier == self.teacher:
+            return False
+        spent = sum(reply.usage.seconds for reply in trail)
+        ahead = self.expected.get(move.tier, 0.0) + self.expected.get(self.teacher, 0.0)
+        return spent + ahead > self.seconds

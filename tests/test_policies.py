@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade import Abstention, Accept, Answer, Ask, GiveUp, Query, reasons
-from cascade.policies import Ladder, Straight
-from cascade.types import SKIP, Reply
+from cascade.policies import Hurried, Ladder, Straight
+from cascade.types import SKIP, Reply, Usage
 
 QUERY = Query.from_text("is it good?")
 LADDER = Ladder({"proxy": 0.9, "small": 0.8}, teacher="large")
@@ -146,3 +146,47 @@ def test_straight_asks_one_tier_and_takes_what_it_says() -> None:
     assert straight.decide(QUERY, (said,)) == Accept(said, reasons.FORCED)
     silent = Abstention("small", reasons.UNREADABLE)
     assert straight.decide(QUERY, (silent,)) == GiveUp(reasons.UNREADABLE)
+
+
+def took(tier: str, seconds: float, confidence: float = 0.5) -> Answer:
+    return Answer(tier, "yes", confidence, usage=Usage(seconds=seconds))
+
+
+@pytest.mark.parametrize(("budget", "next_tier"), [(0.59, "large"), (0.61, "small")])
+def test_a_budget_spans_what_was_spent_the_next_tier_and_the_teacher(
+    budget: float, next_tier: str
+) -> None:
+    hurried = Hurried(LADDER, "large", budget, {"small": 0.2, "large": 0.3})
+    assert hurried.decide(QUERY, ()) == Ask("proxy")
+    assert hurried.decide(QUERY, (took("proxy", 0.1),)) == Ask(next_tier)
+
+
+def test_an_answer_that_only_the_budget_escalated_says_so() -> None:
+    trail = (took("proxy", 0.1), answer("large"))
+    late = Hurried(LADDER, "large", 0.2, {"small": 0.2})
+    assert late.decide(QUERY, trail) == Accept(trail[-1], reasons.SLO)
+    early = Hurried(LADDER, "large", 9.0, {"small": 0.2})
+    assert early.decide(QUERY, trail) == Accept(trail[-1], reasons.BELOW_THRESHOLD)
+
+
+def test_a_sure_proxy_and_a_late_teacher_answer_whatever_the_budget() -> None:
+    hurried = Hurried(LADDER, "large", 0.001, {"small": 1.0, "large": 1.0})
+    sure = took("proxy", 0.1, confidence=0.95)
+    assert hurried.decide(QUERY, (sure,)) == Accept(sure, reasons.CERTIFIED)
+    strange = Abstention("proxy", reasons.NOVEL)
+    said = (strange, answer("large"))
+    assert hurried.decide(QUERY, (strange,)) == Ask("large")
+    assert hurried.decide(QUERY, said) == Accept(said[-1], reasons.NOVEL)
+
+
+@given(LADDERS, SAYING, st.floats(0, 2))
+def test_a_budget_only_ever_leaves_a_tier_to_the_teacher(
+    ladder: Ladder, saying: Mapping[str, float], budget: float
+) -> None:
+    hurried = Hurried(ladder, "large", budget, {"small": 0.5, "large": 0.5})
+    trail: tuple[Reply, ...] = ()
+    while isinstance(move := hurried.decide(QUERY, trail), Ask):
+        usual = ladder.decide(QUERY, trail)
+        assert move in (usual, Ask("large"))
+        trail = (*trail, took(move.tier, 0.1, saying.get(move.tier, 1.0)))
+    assert isinstance(move, Accept)

@@ -15,6 +15,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from cascade.gateway.latencies import Latencies
 from cascade.gateway.tallies import Histogram, Histograms, Numbers, Tally
 from cascade.types import Abstention, Decision, Query, Reply, Tier, Usage
 
@@ -69,6 +70,7 @@ class Metrics:
             "config_reloads", "Changed configurations: applied or refused", "result"
         )
         self.dropped = self._counter("dropped", "Records lost to a full queue", "what")
+        self.latencies = Latencies()
         self._teacher_price: dict[str, Mean] = defaultdict(Mean)
 
     def page(self) -> bytes:
@@ -186,6 +188,7 @@ class Observed:
         with self._metrics.inside(self.name, len(queries)):
             replies = await self._tier.answer(queries)
         seconds = time.perf_counter() - started
+        self._metrics.latencies.add(self.name, seconds)
         return [_clocked(reply, seconds) for reply in replies]
 
 

@@ -37,7 +37,7 @@ class Predict:
         if len(inputs) > MOST_INPUTS:
             message = f"{len(inputs)} inputs: send at most {MOST_INPUTS} a call"
             raise bad_request(message, param="inputs")
-        router = router_for(lane, request.headers)
+        router = router_for(lane, request.headers, self.books.metrics.latencies)
         visits = [self.books.visit(request, alone=False) for _ in inputs]
         queries = [
             Query(visit.id, ({"role": "user", "content": text},))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cascade.config import GatewayConfig, LanguageModel, Tiers
+from cascade.errors import ConfigError
 from cascade.shapes import KeyPath, dotted
 
 LIVE = ("tiers", "audit", "tasks", "api_keys", "admin_key")
@@ -30,7 +31,7 @@ def reconcile(running: GatewayConfig, written: GatewayConfig) -> Reconciled:
 
     Raises
     ------
-    ValueError
+    ConfigError
         The two make no configuration: keys that are taken away from an address that stays public.
     """
     fixed = {name: getattr(running, name) for name in _names(running) if name not in LIVE}
@@ -40,7 +41,10 @@ def reconcile(running: GatewayConfig, written: GatewayConfig) -> Reconciled:
         if not _can_change(getattr(running.tiers, name), tiers[name]):
             kept += [f"tiers.{key}" for key in _differences(running.tiers, written.tiers, name)]
             tiers[name] = getattr(running.tiers, name)
-    config = msgspec.structs.replace(written, **fixed, tiers=Tiers(**tiers))
+    try:
+        config = msgspec.structs.replace(written, **fixed, tiers=Tiers(**tiers))
+    except ValueError as exc:
+        raise ConfigError(f"{exc}; restart for a change of: {', '.join(kept)}") from exc
     return Reconciled(config, tuple(kept))
 
 

@@ -25,6 +25,7 @@ from cascade.gateway.services import Services
 from cascade.gateway.spending import Spending
 from cascade.gateway.switches import StoredSwitches
 from cascade.gateway.tenants import Tenants, check_tasks
+from cascade.gateway.watched import Watched
 from cascade.recipes import load_recipes
 from cascade.registry import open_registry
 from cascade.store import open_store
@@ -47,6 +48,7 @@ def build_services(config: GatewayConfig, stack: ExitStack, path: Path | None = 
     CascadeError
         A recipe is wrong, a model is missing, an engine does not start, the store does not open.
     """
+    watched = None if path is None else Watched(path, Path(config.tasks))
     recipes = load_recipes(Path(config.tasks))
     check_tasks(config, recipes)
     store = open_store(config.store)
@@ -92,9 +94,9 @@ def build_services(config: GatewayConfig, stack: ExitStack, path: Path | None = 
         follower=champions,
         tracing=tracing,
     )
-    if path is not None:
+    if watched is not None:
         refit = Refit(services, champions, Fitting(recipes, connections, builder), stack)
-        services.reload = Reload(path, config, refit, metrics)
+        services.reload = Reload(watched, config, refit, metrics)
     return services
 
 

@@ -208,3 +208,22 @@ def test_the_client_raises_its_own_errors(house: House) -> None:
         with pytest.raises(openai.InternalServerError) as caught:
             ask(client, "unheard of")
     assert caught.value.status_code == 503 and caught.value.code == "tier_unavailable"
+
+
+async def test_a_latency_budget_leaves_the_small_tier_out(post: Post, house: House) -> None:
+    house.services.metrics.latencies.add("small", 5.0)
+    budget = {"x-slo-ttft-ms": "300"}
+    _, _, hurried = await post(CHAT, typed("middle"), **budget)
+    assert (hurried["x-cascade-tier"], hurried["x-cascade-reason"]) == ("large", "slo")
+    _, _, sure = await post(CHAT, typed("easy"), **budget)
+    assert (sure["x-cascade-tier"], sure["x-cascade-reason"]) == ("proxy", "certified")
+    _, _, patient = await post(CHAT, typed("middle"), **{"x-slo-ttft-ms": "60000"})
+    assert (patient["x-cascade-tier"], patient["x-cascade-reason"]) == ("small", "certified")
+    _, batch, _ = await post("/v1/tasks/mood/predict", {"inputs": ["middle", "easy"]}, **budget)
+    assert [one["reason"] for one in batch["data"]] == ["slo", "certified"]
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "1.5", "soon", "9" * 12])
+async def test_a_budget_that_is_no_time_is_400(post: Post, budget: str) -> None:
+    status, answer, _ = await post(CHAT, typed("easy"), **{"x-slo-ttft-ms": budget})
+    assert status == 400 and answer["error"]["param"] == "x-slo-ttft-ms"

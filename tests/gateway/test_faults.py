@@ -1,4 +1,4 @@
-"""The fault battery in short: ``serving/bench/faults.py`` is the long form. And the end of a process
+"""The fault battery in short (``serving/bench/faults.py`` is the long form), and processes that end
 under load, in good order and in none.
 """
 
@@ -35,9 +35,7 @@ async def test_no_wrong_answer_no_hang_no_leak_no_loss(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def under_load(
-    folder: Path, deed: str
-) -> AsyncIterator[tuple[GatewayProcess, Engine, Counter[str]]]:
+async def under_load(folder: Path, deed: str) -> AsyncIterator[tuple[GatewayProcess, Counter[str]]]:
     """A gateway that 16 callers ask without a pause until it does not let them in any more."""
     fates: Counter[str] = Counter()
     numbers = itertools.count()
@@ -51,12 +49,14 @@ async def under_load(
                 except aiohttp.ClientConnectorError:
                     return
 
-    async with Engine().listening() as engine:
-        async with serving(folder, write_config(folder, engine)) as gateway:
-            callers = [asyncio.create_task(caller(gateway.url)) for _ in range(16)]
-            yield gateway, engine, fates
-            async with asyncio.timeout(20):
-                await asyncio.gather(*callers)
+    async with (
+        Engine().listening() as engine,
+        serving(folder, write_config(folder, engine)) as gateway,
+    ):
+        callers = [asyncio.create_task(caller(gateway.url)) for _ in range(16)]
+        yield gateway, fates
+        async with asyncio.timeout(20):
+            await asyncio.gather(*callers)
 
 
 async def ask(session: aiohttp.ClientSession, url: str, order: Order) -> str:
@@ -77,19 +77,18 @@ async def until(fates: Counter[str], answers: int) -> None:
 
 
 async def test_sigterm_under_load_finishes_what_it_took(tmp_path: Path) -> None:
-    async with under_load(tmp_path, "dawdles") as (gateway, _, fates):
+    async with under_load(tmp_path, "dawdles") as (gateway, fates):
         await until(fates, 60)
         assert await gateway.stop() == 0
     # a kept connection may be closed just when the next request is written to it: not taken
     assert fates["wrong"] == fates["untyped"] == 0 and fates["cut"] <= 16
-    assert await kept(tmp_path, fates["answer"] + fates["error"]) == sum(
-        fates[fate] for fate in ("answer", "error")
-    )
+    answered = fates["answer"] + fates["error"]
+    assert await kept(tmp_path, answered) == answered
 
 
 async def test_kill_under_load_leaves_a_store_that_opens(tmp_path: Path) -> None:
     """What was answered a moment before may be lost; nothing else, and the next start is one."""
-    async with under_load(tmp_path, "answers") as (gateway, _, fates):
+    async with under_load(tmp_path, "answers") as (gateway, fates):
         await until(fates, 200)
         before = await kept(tmp_path, 100)
         assert await gateway.stop(signal.SIGKILL) == -signal.SIGKILL

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cascade.config import GatewayConfig
+from cascade.errors import ConfigError
 from cascade.gateway.reconcile import reconcile
 
 OPENAI = {"model": "big", "replicas": ["http://a/v1"]}
@@ -75,5 +76,5 @@ def test_both_kinds_of_change_in_one_file() -> None:
 def test_keys_are_not_taken_from_an_address_that_stays_public() -> None:
     """The file by itself is right: it says loopback. The socket is another one until a restart."""
     public = config(listen={"host": "0.0.0.0"}, api_keys=["a"])
-    with pytest.raises(ValueError, match="can be reached from outside"):
+    with pytest.raises(ConfigError, match="0.0.0.0 can be reached from outside.*listen.host"):
         reconcile(public, config())

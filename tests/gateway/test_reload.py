@@ -30,6 +30,7 @@ from cascade.gateway.asgi import create_app
 from cascade.gateway.observe import Metrics
 from cascade.gateway.reload import Reload
 from cascade.gateway.services import Services
+from cascade.gateway.watched import Watched
 from cascade.gateway.wiring import build_services
 from cascade.recipes import load_recipe
 from cascade.registry.folder import FolderRegistry
@@ -284,14 +285,8 @@ def noting() -> Noting:
 
 @pytest.fixture
 def following(yard: Yard, noting: Noting) -> Reload:
-    return Reload(
-        yard.path,
-        load_config(yard.path),
-        noting,
-        Metrics(),
-        look_seconds=0.02,
-        settle_seconds=0.05,
-    )
+    watched = Watched(yard.path, yard.recipes, settle_seconds=0.05)
+    return Reload(watched, load_config(yard.path), noting, Metrics())
 
 
 Case = tuple[Callable[[Yard], None], str]
@@ -455,6 +450,14 @@ async def test_recipes_of_a_new_folder_are_followed(
     assert len(noting.asked) == 2
 
 
+async def test_a_change_while_the_engines_start_is_not_lost(yard: Yard) -> None:
+    config = load_config(yard.path)
+    watched, noting = Watched(yard.path, yard.recipes), Noting()
+    yard.add("spam")
+    await Reload(watched, config, noting, Metrics()).look()
+    assert noting.asked == [config]
+
+
 class Breaking(Noting):
     """Has a bug."""
 
@@ -466,9 +469,9 @@ class Breaking(Noting):
 async def test_a_bug_does_not_end_the_following(
     yard: Yard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = Breaking()
+    broken, watched = Breaking(), Watched(yard.path, yard.recipes, settle_seconds=0.01)
     config = load_config(yard.path)
-    following = Reload(yard.path, config, broken, Metrics(), look_seconds=0.01, settle_seconds=0.01)
+    following = Reload(watched, config, broken, Metrics(), look_seconds=0.01)
     task = asyncio.create_task(following.run())
     for turn in range(2):
         yard.write(poll_seconds=1.0 + turn)
