@@ -29,6 +29,7 @@ class LanguageModel(Strict, frozen=True):
 
     model : the embedded model's name in ``models/manifest.yaml``, or the endpoint's model id.
     replicas : base URLs ending in ``/v1``; asked in turn, the next one when one fails.
+    queue_seconds : a caller by the tier's name whose turn is further away than that gets a 429.
     """
 
     model: str
@@ -39,6 +40,7 @@ class LanguageModel(Strict, frozen=True):
     timeout_seconds: Seconds = 60.0
     attempts: Count = 3
     concurrency: Count = 4
+    queue_seconds: Seconds = 10.0
 
     def misfits(self) -> Iterator[Misfit]:
         """An engine and addresses belong to each other."""

@@ -48,6 +48,8 @@ def test_environment_is_substituted(tmp_path: Path) -> None:
         (GOOD.replace("input", "inptu"), "yaml:4:50: .*inptu: unknown key: did you mean `input`"),
         (GOOD.replace("0.6", "-1"), "price.input"),
         (GOOD.replace("engine: embedded", "engine: embedded, concurrency: 0"), "concurrency"),
+        (GOOD.replace("engine: embedded", "engine: embedded, queue_seconds: 0"), "queue_seconds"),
+        (GOOD + "listen: {request_seconds: 0}\n", "request_seconds"),
         (GOOD + "poll_seconds: 0\n", "poll_seconds"),
         (GOOD + "log: xml\n", "log"),
         (GOOD + "tracing: {endpoint: 'collector:4318'}\n", "http://collector:4318"),

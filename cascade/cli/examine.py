@@ -58,34 +58,26 @@ def examine(path: Path, others: Sequence[Path], environment: Mapping[str, str]) 
     path : of gateway.yaml. others : recipes besides those of its ``tasks``.
     """
     gateway = Written.open(path, GatewayConfig, environment)
-    config = _readable_part(gateway.document)
-    models = Path(overridden(config, environment).models if config else MODELS)
+    config = _readable_part(gateway.document, environment)
+    models = Path(config.models if config else MODELS)
     folder = gateway.value("tasks") or TASKS
     files = [*sorted(Path(str(folder)).glob("*.yaml")), *others]
     recipes = [Written.open(file, Recipe, environment) for file in files]
-    mistakes = [*gateway.tell(_premises(gateway, config, environment, with_tasks=bool(recipes)))]
+    tasks = [str(one.value("name")) for one in recipes]
+    premises = config_misfits(config, gateway.document.places, tasks) if config else ()
+    mistakes = [*gateway.tell(premises)]
     first: dict[str, Document] = {}
     for one in recipes:
         mistakes += one.tell([*_twins(one, first), *_recipe_premises(one, models)])
     return Examination(tuple(first), tuple(mistakes))
 
 
-def _readable_part(document: Document) -> GatewayConfig | None:
+def _readable_part(document: Document, environment: Mapping[str, str]) -> GatewayConfig | None:
     """Whatever version it says: that is one mistake, and hides no other."""
-    content = document.content
-    return salvage({**content, "version": 1}, GatewayConfig) if isinstance(content, dict) else None
-
-
-def _premises(
-    gateway: Written,
-    config: GatewayConfig | None,
-    environment: Mapping[str, str],
-    *,
-    with_tasks: bool,
-) -> Iterator[Misfit]:
-    if config is not None:
-        config, written = overridden(config, environment), gateway.document.places
-        yield from config_misfits(config, written, with_tasks=with_tasks)
+    if not isinstance(document.content, dict):
+        return None
+    config = salvage({**document.content, "version": 1}, GatewayConfig)
+    return config and overridden(config, environment)
 
 
 def _recipe_premises(recipe: Written, models: Path) -> Iterator[Misfit]:

@@ -17,6 +17,7 @@ from cascade.config import GatewayConfig, LanguageModel
 from cascade.distill.source import look_at
 from cascade.embed.card import read_card
 from cascade.errors import CascadeError, ConfigError, MissingExtra
+from cascade.gateway.tenants import task_misfits
 from cascade.models import open_store
 from cascade.models.manifest import Llm
 from cascade.models.store import ModelStatus
@@ -33,20 +34,20 @@ SOME_URL = "http://127.0.0.1/v1"
 
 
 def config_misfits(
-    config: GatewayConfig, written: Collection[KeyPath], *, with_tasks: bool
+    config: GatewayConfig, written: Collection[KeyPath], tasks: Collection[str]
 ) -> Iterator[Misfit]:
     """What keeps this machine from serving ``config``.
 
     Parameters
     ----------
     written : the keys that the file has; the others are defaults.
-    with_tasks : there is a recipe, so the gateway is going to say what it saves.
+    tasks : names of the recipes; with one, the gateway is going to say what it saves.
     """
     for tier, model in {SMALL: config.tiers.small, LARGE: config.tiers.large}.items():
         if model is None:
             continue
         path = ("tiers", tier)
-        if with_tasks and (*path, "price") not in written:
+        if tasks and (*path, "price") not in written:
             price = "price: {input: 0.60, cached_input: 0.12, output: 1.20}"
             yield Misfit(path, f"without a price nobody knows what is saved: add `{price}`")
         engine_of = _embedded_misfits if model.engine == "embedded" else _endpoint_misfits
@@ -55,6 +56,9 @@ def config_misfits(
     if not Path(config.tasks).is_dir():
         message = f"{config.tasks} is no folder of recipes: make it, or see 'cascade init --help'"
         yield Misfit(("tasks",), message)
+    yield from task_misfits(config, tasks)
+    if config.tracing.endpoint is not None and find_spec("opentelemetry") is None:
+        yield Misfit(("tracing", "endpoint"), str(MissingExtra("tracing", "otel")))
     yield from _store_misfits(config.store)
     yield from _registry_misfits(config.registry)
 

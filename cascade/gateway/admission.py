@@ -1,4 +1,4 @@
-"""Who may wait for a tier, and who is sent away at once. Knows time; knows no HTTP client, no model.
+"""Who may wait for a tier, and who is sent away at once. Knows time; knows no endpoint, no model.
 
 A tier has so many places. When all are taken the next requests queue, first come first served, as
 long as their turn is expected within ``wait_seconds``; others are told when to come back. Without

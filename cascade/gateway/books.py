@@ -113,7 +113,7 @@ class Books:
         self.outbox.put(record)
         self.spending.add(visit.tenant, record.dollars)
         self.auditor.consider(receipt.decision_id, lane, decision)
-        if self.tracing is not None:
+        if self.tracing is not None and visit.alone:
             self.tracing.decided(lane.task.name, receipt, decision.usage)
         return receipt
 

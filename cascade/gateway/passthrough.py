@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from cascade import reasons
 from cascade.errors import TierError, TierUnavailable
 from cascade.gateway import wire
+from cascade.gateway.admission import Gate
 from cascade.gateway.books import Books, Receipt, Visit
 from cascade.gateway.chat import FORCE_TIER
 from cascade.gateway.events import UsageFilter
@@ -47,13 +48,14 @@ class Upstream(Protocol):
 class NamedModel:
     """An LLM tier that callers may ask by name.
 
-    tier : its name in ``gateway.yaml``. model : what stands behind it.
+    tier : its name in ``gateway.yaml``. model : what stands behind it. gate : its queue.
     """
 
     tier: str
     model: str
     upstream: Upstream
     price: Price = Price()
+    gate: Gate = field(default_factory=lambda: Gate(places=1024, wait_seconds=60.0))
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class Passage(msgspec.Struct, frozen=True):
         """The completion, unchanged."""
         started = time.perf_counter()
         try:
-            with self.books.metrics.inside(self.model.tier):
-                found = await self.model.upstream.forward(body)
+            async with self.model.gate.place():
+                with self.books.metrics.inside(self.model.tier):
+                    found = await self.model.upstream.forward(body)
         except TierError as exc:
             self._enter(_failed(self._receipt(), exc), Usage())
             raise
@@ -141,21 +144,22 @@ class Passage(msgspec.Struct, frozen=True):
         """Forward, and in the end, however it comes, write down what was used."""
         begun = False
         started = time.perf_counter()
-        try:
-            async with aclosing(self._pieces(body, events)) as pieces:
-                async for piece in pieces:
-                    begun = True
-                    yield piece
-        except TierError as exc:
-            receipt = _failed(receipt, exc)
-            if not begun:  # nothing was sent yet: the caller gets a status of its own
-                raise
-            yield b"data: " + refusal_of(exc).body + b"\n\n"
-            yield wire.DONE
-        finally:
-            # who leaves before the engine says what it used has used it all the same
-            said = events.usage or (_counted(body, events) if receipt.tier else {})
-            self._enter(receipt, self._usage(said, started))
+        async with self.model.gate.place():  # who is sent away is not entered: no tier was asked
+            try:
+                async with aclosing(self._pieces(body, events)) as pieces:
+                    async for piece in pieces:
+                        begun = True
+                        yield piece
+            except TierError as exc:
+                receipt = _failed(receipt, exc)
+                if not begun:  # nothing was sent yet: the caller gets a status of its own
+                    raise
+                yield b"data: " + refusal_of(exc).body + b"\n\n"
+                yield wire.DONE
+            finally:
+                # who leaves before the engine says what it used has used it all the same
+                said = events.usage or (_counted(body, events) if receipt.tier else {})
+                self._enter(receipt, self._usage(said, started))
 
     async def _pieces(self, body: bytes, events: UsageFilter) -> AsyncGenerator[bytes]:
         metrics, tier = self.books.metrics, self.model.tier

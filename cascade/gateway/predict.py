@@ -48,7 +48,10 @@ class Predict:
             _result(self.books.enter(visit, lane, decision), decision)
             for visit, decision in zip(visits, decisions, strict=True)
         ]
-        return Response(_body(lane, results, sum((one.usage for one in decisions), Usage())))
+        usage = sum((one.usage for one in decisions), Usage())
+        if self.books.tracing is not None:
+            self.books.tracing.decided_many(lane.task.name, len(decisions), usage)
+        return Response(_body(lane, results, usage))
 
 
 def _result(receipt: Receipt, decision: Decision) -> Mapping[str, Any]:

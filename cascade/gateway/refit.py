@@ -7,14 +7,15 @@ under way keeps the lane, the endpoint and the price it began with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from cascade.benches import Connection, connect, set_benches
-from cascade.config import GatewayConfig
+from cascade.config import GatewayConfig, LanguageModel
+from cascade.gateway.admission import Gate
 from cascade.gateway.builder import LaneBuilder
 from cascade.gateway.champions import Champions
 from cascade.gateway.keys import Keys
@@ -57,7 +58,7 @@ class Refit:
         new = await asyncio.to_thread(self._prepare, config)
         await asyncio.to_thread(self.services.tenants.install, config.callers)
         self.services.admin_keys = admin_keys(config)
-        self.services.models[:] = named_models(new.connections)
+        self.services.models[:] = named_models(new.connections, self.services.models)
         self.services.auditor.tune(config.audit)
         await asyncio.to_thread(self.champions.reseat, new.recipes, new.builder)
         for task in self.fitting.recipes.keys() - new.recipes.keys():
@@ -93,12 +94,28 @@ class Refit:
         return Fitting(recipes, connections, replace(before.builder, benches=benches))
 
 
-def named_models(connections: Mapping[str, Connection]) -> list[NamedModel]:
-    """The LLM tiers as callers may ask them by name."""
+def named_models(
+    connections: Mapping[str, Connection], earlier: Sequence[NamedModel] = ()
+) -> list[NamedModel]:
+    """The LLM tiers as callers may ask them by name.
+
+    earlier : whose queue goes on where the endpoint does; a second one would let in twice as many.
+    """
+    gates = {one.upstream: one.gate for one in earlier}
     return [
-        NamedModel(one.tier, one.model.model, one.endpoint, one.model.price)
+        NamedModel(
+            tier=one.tier,
+            model=one.model.model,
+            upstream=one.endpoint,
+            price=one.model.price,
+            gate=gates.get(one.endpoint) or _gate(one.model),
+        )
         for one in connections.values()
     ]
+
+
+def _gate(model: LanguageModel) -> Gate:
+    return Gate(model.concurrency, model.queue_seconds)
 
 
 def admin_keys(config: GatewayConfig) -> Keys:

@@ -18,6 +18,7 @@ from cascade.gateway.keys import Keys
 from cascade.gateway.limits import Bucket
 from cascade.gateway.refusals import Refusal
 from cascade.gateway.spending import BELOW, Spending
+from cascade.shapes import Misfit, instead
 
 LONGEST_CLAIM = 128
 """Characters of ``x-tenant-id`` that are kept."""
@@ -147,24 +148,30 @@ class Tenants:
 
 
 def check_tasks(config: GatewayConfig, recipes: Iterable[str]) -> None:
-    """Refuse a key that may ask what is not there: a typing mistake would shut its holder out.
-
-    recipes : the tasks' names.
+    """Refuse a key that may ask what is not there; see ``task_misfits``.
 
     Raises
     ------
     ConfigError
         Names the tenant, and what there is.
     """
+    for misfit in task_misfits(config, recipes):
+        raise ConfigError(str(misfit))
+
+
+def task_misfits(config: GatewayConfig, recipes: Iterable[str]) -> Iterator[Misfit]:
+    """What keys may ask and is not there: a typing mistake would shut their holders out.
+
+    recipes : the tasks' names.
+    """
     tiers = {"small": config.tiers.small, "large": config.tiers.large}
     models = [name for tier, one in tiers.items() if one for name in (tier, one.model)]
     known = [*(f"task/{name}" for name in recipes), *models]
-    for key in config.callers:
-        for name in key.tasks or ():
+    for place, key in enumerate(config.callers):
+        for number, name in enumerate(key.tasks or ()):
             if name not in known:
-                listing = ", ".join(known)
-                message = f"api_keys: {key.tenant}: tasks: there is no {name!r}; there are: "
-                raise ConfigError(message + listing)
+                message = f"{key.tenant}: there is no {name!r}{instead(name, known)}"
+                yield Misfit(("api_keys", place, "tasks", number), message)
 
 
 def _too_many(bucket: Bucket) -> Refusal:

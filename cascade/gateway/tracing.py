@@ -23,9 +23,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from cascade import config
 from cascade.benches import PROXY
+from cascade.errors import CascadeError
 from cascade.gateway.books import Receipt
 from cascade.gateway.http import Reply, Request, Stream
-from cascade.gateway.refusals import Refusal
+from cascade.gateway.refusals import UNANSWERED, Refusal, refusal_of
 from cascade.types import Abstention, Query, Tier, Usage
 from cascade.types import Reply as Said
 from cascade.upstream.trace import TRACE
@@ -78,10 +79,17 @@ class Tracing:
         return {name: TracedTier(tier, self) for name, tier in tiers.items()}
 
     def decided(self, task: str, receipt: Receipt, usage: Usage) -> None:
-        """What a task's request came to; of a batch, the last one's."""
+        """What a task's request came to."""
         span = trace.get_current_span()
         _describe(span, f"task/{task}", receipt, usage)
         span.set_attribute("cascade.task", task)
+
+    def decided_many(self, task: str, queries: int, usage: Usage) -> None:
+        """What a batch used together; each of its decisions is in the store."""
+        span = trace.get_current_span()
+        span.update_name(f"chat task/{task}")
+        span.set_attributes({"gen_ai.request.model": f"task/{task}", **_usage(usage)})
+        span.set_attributes({"cascade.task": task, "cascade.queries": queries})
 
     def passed(self, receipt: Receipt, usage: Usage) -> None:
         """What a request came to that was passed through, and the engine's part of it."""
@@ -182,7 +190,8 @@ def _describe(span: Span, model: str, receipt: Receipt, usage: Usage) -> None:
     span.set_attributes({name: value for name, value in attributes.items() if value is not None})
     if receipt.tier is None:
         span.set_attribute("error.type", receipt.reason)
-        span.set_status(StatusCode.ERROR)
+        if receipt.reason in UNANSWERED:
+            span.set_status(StatusCode.ERROR)
 
 
 def _describe_replies(span: Span, tier: str, replies: list[Said]) -> None:
@@ -206,14 +215,18 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 
 def _fail(span: Span, error: BaseException) -> None:
-    """Below 500 it is the caller's mistake. The message stays here: it may quote a prompt."""
-    span.set_attribute("error.type", error.code if isinstance(error, Refusal) else _kind(error))
-    if not isinstance(error, Refusal) or error.status >= 500:
+    """Below 500 it is the caller's mistake, and one who leaves makes none. The message stays here:
+    it may quote a prompt."""
+    if isinstance(error, CascadeError):
+        error = refusal_of(error)
+    if isinstance(error, Refusal):
+        span.set_attribute("error.type", error.code)
+        ours = error.status >= 500
+    else:
+        span.set_attribute("error.type", type(error).__qualname__)
+        ours = isinstance(error, Exception)  # a cancelled task is not
+    if ours:
         span.set_status(StatusCode.ERROR)
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__qualname__
 
 
 async def _until_its_end(span: Span, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 SETTLE_SECONDS = 0.2
@@ -23,12 +24,15 @@ class Watched:
     Parameters
     ----------
     folder : of the recipes; it may be replaced, and need not exist.
+    sleep : lets seconds pass.
     """
 
-    def __init__(self, path: Path, folder: Path, settle_seconds: float = SETTLE_SECONDS) -> None:
+    def __init__(
+        self, path: Path, folder: Path, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.path = path
         self.folder = folder
-        self._settle_seconds = settle_seconds
+        self._sleep = sleep
         self._stamp = self._stat()
         self._digest = self._read()
 
@@ -41,7 +45,7 @@ class Watched:
         if stamp == self._stamp:
             return False
         digest = self._read()
-        time.sleep(self._settle_seconds)
+        self._sleep(SETTLE_SECONDS)
         if self._read() != digest:
             return False
         changed = digest != self._digest

@@ -20,6 +20,7 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 TYPED = b"Is the number even?"
 IDLE_SECONDS = 2.0
 TOKENS = 6  # pieces of a streamed answer
+WORK_SECONDS = 0.05
 SLOW_SECONDS = 0.02  # between two pieces of an answer that is ten times slower than the others
 
 
@@ -150,6 +151,12 @@ async def dawdles(wire: Wire) -> None:
     await wire.send(*wire.answer, pause=SLOW_SECONDS)
 
 
+async def works(wire: Wire) -> None:
+    """An honest answer that takes its time."""
+    await asyncio.sleep(WORK_SECONDS)
+    await wire.send(*wire.answer)
+
+
 async def announces_too_much(wire: Wire) -> None:
     body = b"".join(_unframed(wire.answer))
     await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(body) + 50) + body)
@@ -192,7 +199,12 @@ FAULTS: dict[str, Deed] = {
         announces_too_little,
     )
 }
-DEEDS: dict[str, Deed] = {"answers": answers, "floods": floods, **FAULTS}
+DEEDS: dict[str, Deed] = {
+    "answers": answers,
+    "floods": floods,
+    "works": works,
+    **FAULTS,
+}
 TRANSIENT = "once_"
 """Before a deed: only the first attempt at this request meets it."""
 

@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def serving(folder: Path, written: Mapping[str, Any]) -> AsyncIterator[GatewayProcess]:
-    """A gateway that is ready; killed in the end if it still runs.
+    """A gateway that is ready; told to stop in the end, and killed if it does not.
 
     Parameters
     ----------
@@ -99,8 +99,12 @@ async def serving(folder: Path, written: Mapping[str, Any]) -> AsyncIterator[Gat
         await _until_ready(gateway)
         yield gateway
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            await asyncio.to_thread(process.wait, STOP_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _answers(url: str) -> bool:

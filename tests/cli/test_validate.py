@@ -149,9 +149,18 @@ def test_folders_that_cannot_be_written(home: Home, monkeypatch: pytest.MonkeyPa
 def test_what_is_not_installed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(premises, "find_spec", lambda name: None)
     tiers = {"large": {"model": "smollm2-135m", "engine": "embedded", "price": {"input": 1.0}}}
-    home.change(home.config, tiers=tiers, store="postgresql://u@h/d", registry="http://mlflow:5000")
+    places = {"store": "postgresql://u@h/d", "registry": "http://mlflow:5000"}
+    home.change(home.config, tiers=tiers, tracing={"endpoint": "http://collector:4318"}, **places)
     extras = [line.rpartition("cascade-router")[2] for line in lines(home)]
-    assert {"[postgres]'", "[train]'", "[embedded]'"} < set(extras)
+    assert {"[postgres]'", "[train]'", "[embedded]'", "[otel]'"} < set(extras)
+
+
+def test_a_key_that_may_ask_what_is_not_there(home: Home) -> None:
+    key = {"key": "k", "name": "acme", "tasks": ["task/mood", "task/moon", "larg"]}
+    home.change(home.config, api_keys=["other", key])
+    moon, large = lines(home)
+    assert "api_keys[1].tasks[1]: acme: there is no 'task/moon': did you mean `task/mood`?" in moon
+    assert "api_keys[1].tasks[2]: acme: there is no 'larg': did you mean `large`?" in large
 
 
 def test_a_model_that_is_not_pulled(home: Home) -> None:

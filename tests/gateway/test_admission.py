@@ -10,7 +10,10 @@ import pytest
 from cascade.gateway.admission import Gate
 from cascade.gateway.refusals import Refusal
 
+from .conftest import House, send, until
+
 FOREVER = 1e9
+USER = [{"role": "user", "content": "hi"}]
 
 
 async def test_no_more_are_inside_than_there_are_places() -> None:
@@ -114,3 +117,26 @@ async def test_who_leaves_early_does_not_make_the_tier_look_fast() -> None:
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
     assert gate.expected_wait_seconds == 10.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_gateway_sends_away_whom_a_full_tier_cannot_take(
+    house: House, stream: bool
+) -> None:
+    """In words, and without a decision: no tier was asked. Other tiers go on."""
+    gate = next(one.gate for one in house.services.models if one.tier == "large")
+    places, gate.free = gate.free, 0
+    gate.learn(1e6)
+    body = {"model": "large", "messages": USER, "stream": stream}
+    got = await send(f"{house.v1}/chat/completions", body)
+    assert (got.status, got.json["error"]["code"]) == (429, "overloaded")
+    assert got.json["error"]["type"] == "rate_limit_error"
+    assert int(got.headers["retry-after"]) > 0
+    assert house.metric("errors_total", status="429", code="overloaded") == 1
+    assert house.engine.bodies == []
+    small = await send(f"{house.v1}/chat/completions", {**body, "model": "small"})
+    assert small.status == 200
+    gate.free = places
+    assert (await send(f"{house.v1}/chat/completions", body)).status == 200
+    until(lambda: len(house.store.decisions.recent(10)) == 2)
+    assert gate.free == places

@@ -6,9 +6,11 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import msgspec
 import numpy as np
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
@@ -22,7 +24,7 @@ from cascade.gateway.observe import Metrics
 from cascade.store import AuditRecord, DecisionRecord, Said
 from cascade.types import Answer, Query, Reply, Usage
 
-from .conftest import Build, House, lane_of, send, typed, until
+from .conftest import TASK, Build, House, lane_of, send, typed, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
@@ -239,6 +241,30 @@ async def test_the_switches_ask_first(house: House) -> None:
 
 @needs_chromium
 @pytest.mark.slow
+async def test_a_task_without_a_champion_and_one_with_many_labels(
+    open_house: Build, certificate: Certificate, tmp_path: Any
+) -> None:
+    metrics = Metrics()
+    many = {f"proxy:label {i}": 0.9 for i in range(150)}
+    thresholds = {**certificate.thresholds, **many}
+    wide = msgspec.structs.replace(certificate, thresholds=thresholds)
+    rich = replace(lane_of(wide, metrics), task=replace(TASK, name="wide"))
+    poor = replace(lane_of(certificate, metrics), version=None, certificate=None)
+    lanes = Lanes({"mood": poor.without_champion("no_champion", ""), "wide": rich})
+    with open_house(lanes=lanes, metrics=metrics) as house:
+        await send(f"{house.v1}/chat/completions", typed("hard"))
+        async with console(house) as page:
+            text = await page.inner_text("main")
+            assert "Nothing is certified for this task" in text and "nothing promoted" in text
+            assert not await page.is_visible("#demote")
+            await page.screenshot(path=tmp_path / "poor.png", full_page=True)
+            await page.click("nav >> text=wide")
+            await page.wait_for_selector("text=More thresholds")
+            assert "144, in /admin/status" in await page.inner_text("main")
+
+
+@needs_chromium
+@pytest.mark.slow
 async def test_the_key_is_asked_for_once_and_can_be_forgotten(house: House) -> None:
     async with chromium() as browser:
         page = await browser.new_page()
@@ -248,6 +274,8 @@ async def test_the_key_is_asked_for_once_and_can_be_forgotten(house: House) -> N
         await page.wait_for_selector(".figures")
         await page.reload()
         await page.wait_for_selector(".figures")
+        house.served.stop()
+        await page.wait_for_selector("text=no contact", timeout=15_000)
         await page.click("#leave")
         assert await page.is_visible("#key")
         assert await page.evaluate("sessionStorage.length + localStorage.length") == 0

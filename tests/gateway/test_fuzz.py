@@ -17,6 +17,8 @@ from serving.bench.processes import GatewayProcess
 from .standing import standing
 from .test_hostile_clients import CHAT, HEALTH, HOST, connect, hear
 
+pytestmark = pytest.mark.slow
+
 STATUS = re.compile(rb"HTTP/1\.1 (\d\d\d) ")
 FUZZ = settings(
     max_examples=100,

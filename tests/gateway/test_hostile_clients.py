@@ -20,6 +20,8 @@ from serving.bench.processes import GatewayProcess
 
 from .standing import standing
 
+pytestmark = pytest.mark.slow
+
 HOST = b"host: x\r\n"
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST
 HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -26,14 +26,15 @@ from cascade.certify import Certificate
 from cascade.config import GatewayConfig, load_config
 from cascade.embed import Embedder
 from cascade.errors import ModelUnavailable
+from cascade.gateway import wiring
 from cascade.gateway.asgi import create_app
 from cascade.gateway.observe import Metrics
 from cascade.gateway.reload import Reload
 from cascade.gateway.services import Services
 from cascade.gateway.watched import Watched
-from cascade.gateway.wiring import build_services
 from cascade.recipes import load_recipe
 from cascade.registry.folder import FolderRegistry
+from cascade.store import Store, open_store
 from cascade.tiers.endpoint import Endpoint
 from tests.distill.workshops import make_embedder
 from tests.tiny_proxy import tiny_proxy
@@ -141,7 +142,7 @@ class Open:
 async def opened(yard: Yard) -> AsyncIterator[Open]:
     config = load_config(yard.path)
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as listener:
-        services = build_services(config, stack, yard.path)
+        services = wiring.build_services(config, stack, yard.path)
         reload, services.reload = services.reload, None
         assert isinstance(reload, Reload)
         server = uvicorn.Server(uvicorn.Config(create_app(services), log_level="warning"))
@@ -172,6 +173,18 @@ async def test_endpoint_and_price_change(yard: Yard) -> None:
         spent = gateway.sample("dollars", task="mood", tier="large")
         assert spent == pytest.approx(50e-6 * 10)
         assert gateway.sample("config_reloads", result="applied") == 1
+
+
+async def test_a_tier_s_queue_is_one_as_long_as_its_endpoint_is(yard: Yard) -> None:
+    async with opened(yard) as gateway:
+        (before,) = gateway.services.models
+        yard.write(tiers={"large": yard.tier(yard.first, price={"input": 9.0})})
+        await gateway.reload.look()
+        (dearer,) = gateway.services.models
+        assert dearer.price.input == 9.0 and dearer.gate is before.gate
+        yard.write(tiers={"large": yard.tier(yard.second)})
+        await gateway.reload.look()
+        assert gateway.services.models[0].gate is not before.gate
 
 
 async def test_a_request_under_way_ends_where_it_began(yard: Yard) -> None:
@@ -278,6 +291,10 @@ class Noting:
         """Nothing was replaced."""
 
 
+def at_once(seconds: float) -> None:
+    """No time passes."""
+
+
 @pytest.fixture
 def noting() -> Noting:
     return Noting()
@@ -285,7 +302,7 @@ def noting() -> Noting:
 
 @pytest.fixture
 def following(yard: Yard, noting: Noting) -> Reload:
-    watched = Watched(yard.path, yard.recipes, settle_seconds=0.05)
+    watched = Watched(yard.path, yard.recipes, sleep=at_once)
     return Reload(watched, load_config(yard.path), noting, Metrics())
 
 
@@ -323,7 +340,7 @@ async def test_what_cannot_be_fitted_leaves_everything_as_it_is(yard: Yard) -> N
         "'x' is not an address": lambda: yard.write(
             tiers={"large": yard.tier(yard.first, replicas=["x"])}
         ),
-        "no 'task/x'": lambda: yard.write(api_keys=[{"key": "a", "tasks": ["task/x"]}]),
+        "there is no 'task/x'": lambda: yard.write(api_keys=[{"key": "a", "tasks": ["task/x"]}]),
     }
     async with opened(yard) as gateway:
         for told, make_wrong in wrongs.items():
@@ -390,15 +407,21 @@ async def test_a_champion_stays_where_the_task_is_the_same(
             await asyncio.sleep(0.02)
 
 
-async def test_half_a_file_is_not_taken(yard: Yard, noting: Noting, following: Reload) -> None:
+async def test_half_a_file_is_not_taken(yard: Yard, noting: Noting) -> None:
     """A file that ends before its keys is valid, and would let everybody in."""
+    config, before = load_config(yard.path), yard.path.read_text()
     yard.write(api_keys=["a"])
     whole = yard.path.read_text()
-    yard.path.write_text(whole.replace("api_keys", "poll_seconds: 9.0 #"))
-    looking = asyncio.create_task(following.look())
-    await asyncio.sleep(0.025)
-    yard.path.write_text(whole)
-    await looking
+    yard.path.write_text(before)
+
+    def go_on_writing(seconds: float) -> None:
+        yard.path.write_text(whole)
+
+    following = Reload(
+        Watched(yard.path, yard.recipes, sleep=go_on_writing), config, noting, Metrics()
+    )
+    yard.path.write_text(f"{before}# and\n")
+    await following.look()
     assert noting.asked == []
     await following.look()
     assert [one.api_keys for one in noting.asked] == [("a",)]
@@ -450,12 +473,19 @@ async def test_recipes_of_a_new_folder_are_followed(
     assert len(noting.asked) == 2
 
 
-async def test_a_change_while_the_engines_start_is_not_lost(yard: Yard) -> None:
-    config = load_config(yard.path)
-    watched, noting = Watched(yard.path, yard.recipes), Noting()
-    yard.add("spam")
-    await Reload(watched, config, noting, Metrics()).look()
-    assert noting.asked == [config]
+async def test_a_change_while_the_engines_start_is_not_lost(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_slowly(url: str) -> Store:
+        yard.add("spam")
+        return open_store(url)
+
+    monkeypatch.setattr(wiring, "open_store", open_slowly)
+    with ExitStack() as stack:
+        services = wiring.build_services(load_config(yard.path), stack, yard.path)
+        assert isinstance(services.reload, Reload) and services.lanes.names() == ["mood"]
+        await services.reload.look()
+        assert services.lanes.names() == ["mood", "spam"]
 
 
 class Breaking(Noting):
@@ -469,7 +499,7 @@ class Breaking(Noting):
 async def test_a_bug_does_not_end_the_following(
     yard: Yard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken, watched = Breaking(), Watched(yard.path, yard.recipes, settle_seconds=0.01)
+    broken, watched = Breaking(), Watched(yard.path, yard.recipes, sleep=at_once)
     config = load_config(yard.path)
     following = Reload(watched, config, broken, Metrics(), look_seconds=0.01)
     task = asyncio.create_task(following.run())

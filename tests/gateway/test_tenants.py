@@ -312,7 +312,7 @@ def test_a_key_for_what_is_not_there_is_a_sentence() -> None:
 
     check_tasks(config("task/mood", "large", "big-b"), ["mood"])
     for wrong in ("mood", "task/gone", "small"):
-        with pytest.raises(ConfigError, match=f"acme.*'{wrong}'.*task/mood, large, big-b"):
+        with pytest.raises(ConfigError, match=f"tasks.1.: acme: .*'{wrong}': .*task/mood"):
             check_tasks(config("large", wrong), ["mood"])
 
 

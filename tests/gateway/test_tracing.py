@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import aiohttp
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
@@ -115,6 +116,9 @@ class Traced:
         assert len(self._kept.get_finished_spans()) == n
         return list(self._kept.get_finished_spans())
 
+    def forget(self) -> None:
+        self._kept.clear()
+
     def all_text(self) -> str:
         return "".join(span.to_json() for span in self._kept.get_finished_spans())
 
@@ -213,12 +217,47 @@ async def test_what_is_passed_through(traced: Traced, stream: bool) -> None:
     assert told["cascade.reason"] == "passthrough"
 
 
+async def test_an_engine_that_fails(traced: Traced) -> None:
+    for status, code, blamed in (
+        (500, "tier_unavailable", StatusCode.ERROR),
+        (400, "unsupported_input", StatusCode.UNSET),
+    ):
+        traced.forget()
+        traced.house.engine.status = status
+        await send(f"{traced.house.v1}/chat/completions", PASSED)
+        _, server = traced.spans(2)
+        assert dict(server.attributes or {})["error.type"] == code
+        assert server.status.status_code is blamed
+
+
+async def test_a_stream_that_breaks_off(traced: Traced) -> None:
+    traced.house.engine.breaks_off = True
+    await send(f"{traced.house.v1}/chat/completions", {**PASSED, "stream": True})
+    _, server = traced.spans(2)
+    assert server.status.status_code is StatusCode.ERROR
+
+
+async def test_a_caller_who_leaves_in_the_middle(traced: Traced) -> None:
+    traced.house.engine.pause_seconds = 0.5
+    body = {**PASSED, "stream": True}
+    async with aiohttp.ClientSession() as session:
+        answer = await session.post(f"{traced.house.v1}/chat/completions", json=body)
+        await answer.content.readany()
+        answer.close()
+    await asyncio.to_thread(traced.spans, 2)
+    server = traced.spans(2)[-1]
+    assert server.kind is SpanKind.SERVER
+    assert dict(server.attributes or {})["error.type"] in {"CancelledError", "GeneratorExit"}
+    assert server.status.status_code is StatusCode.UNSET
+
+
 async def test_a_batch_is_one_trace(traced: Traced) -> None:
     inputs = {"inputs": ["easy", "middle", "hard"]}
     await send(f"{traced.house.v1}/tasks/mood/predict", inputs)
     spans = traced.spans(4)
-    asked = {span.name: dict(span.attributes or {}).get("cascade.queries") for span in spans}
-    assert asked["classify proxy"] == 3 and asked["chat small"] == 2 and asked["chat large"] == 1
+    asked = {span.name: dict(span.attributes or {})["cascade.queries"] for span in spans}
+    assert asked == {"classify proxy": 3, "chat small": 2, "chat large": 1, "chat task/mood": 3}
+    assert dict(spans[-1].attributes or {})["gen_ai.usage.input_tokens"] == 300
 
 
 async def test_no_text_leaves_unless_it_is_wanted(
