@@ -48,13 +48,19 @@ def init(
         names = ", ".join(there)
         raise UsageError(f"{folder} has {names} already: move that away, or name another folder")
     for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        typer.echo(f"wrote {path}")
+        _write(folder / name, text)
+        typer.echo(f"wrote {folder / name}")
     typer.echo("next:")
     for command in _next_steps(folder, [EMBEDDER] if endpoint else [EMBEDDER, *LLMS]):
         typer.echo(f"  {command}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be written ({exc.strerror}): name another folder") from exc
 
 
 def _next_steps(folder: Path, models: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ def embedder_misfits(name: str, models: Path) -> Iterator[Misfit]:
     """Whether a recipe's embedder is in the folder of the models."""
     try:
         read_card(models / name)
-    except CascadeError as exc:
+    except (CascadeError, OSError) as exc:
         known = [one.model.name for one in _statuses(models) if not isinstance(one.model, Llm)]
         yield Misfit(("embedder",), f"{exc}{'' if name in known else instead(name, known)}")
 
@@ -79,7 +79,7 @@ def table_misfits(source: Source) -> Iterator[Misfit]:
         look_at(msgspec.structs.replace(source, gold=None))
         key = "gold"
         look_at(source)
-    except CascadeError as exc:
+    except (CascadeError, OSError) as exc:
         yield Misfit(("source", key), str(exc))
 
 

@@ -59,11 +59,8 @@ class Gate:
         """Until the turn of a request that comes now."""
         return (len(self._waiting) + 1) * self._held_seconds / self._places
 
-    async def take(self) -> None:
-        """Wait for a free place; raises as ``place``."""
-        if self.free:
-            self.free -= 1
-            return
+    async def queue(self) -> None:
+        """Wait until a place that was taken is ours; raises as ``place``."""
         expected = self.expected_wait_seconds
         if expected > self._wait_seconds or len(self._waiting) >= MOST_WAITING:
             raise _come_back(expected)
@@ -102,7 +99,11 @@ class Place:
         self._gate = gate
 
     async def __aenter__(self) -> None:
-        await self._gate.take()
+        gate = self._gate
+        if gate.free:
+            gate.free -= 1
+        else:
+            await gate.queue()
         self._since = time.perf_counter()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,8 +72,7 @@ class Reload:
 
     async def run(self) -> None:
         """Look for ever, every few seconds and at a SIGHUP."""
-        with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: no signals there
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
+        self._hear_sighup()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._look_seconds)
@@ -101,6 +101,12 @@ class Reload:
             "error": self._error,
             "restart_needed_for": list(self._restart_for),
         }
+
+    def _hear_sighup(self) -> None:
+        """Not from a terminal, which sends one when it is closed: that goes on to be the end."""
+        if sys.stdin is None or not sys.stdin.isatty():
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: no signals
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
 
     async def _take_over(self) -> None:
         try:

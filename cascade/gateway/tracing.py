@@ -28,7 +28,7 @@ from cascade.gateway.books import Receipt
 from cascade.gateway.http import Reply, Request, Stream
 from cascade.gateway.refusals import UNANSWERED, Refusal, refusal_of
 from cascade.types import Abstention, Query, Tier, Usage
-from cascade.types import Reply as Said
+from cascade.types import Reply as TierReply
 from cascade.upstream.trace import TRACE
 
 SERVICE = "cascade"
@@ -151,7 +151,7 @@ class TracedTier:
         self._tier = tier
         self._tracing = tracing
 
-    async def answer(self, queries: list[Query]) -> list[Said]:
+    async def answer(self, queries: list[Query]) -> list[TierReply]:
         """What the traced tier answers."""
         with self._tracing.asking(self.name) as span:
             replies = await self._tier.answer(queries)
@@ -194,7 +194,7 @@ def _describe(span: Span, model: str, receipt: Receipt, usage: Usage) -> None:
             span.set_status(StatusCode.ERROR)
 
 
-def _describe_replies(span: Span, tier: str, replies: list[Said]) -> None:
+def _describe_replies(span: Span, tier: str, replies: list[TierReply]) -> None:
     """Of one query as a rule; of a batch, what it used together and how many abstained."""
     span.set_attributes({"gen_ai.request.model": tier, "cascade.queries": len(replies)})
     span.set_attributes(_usage(sum((reply.usage for reply in replies), Usage())))

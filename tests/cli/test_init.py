@@ -85,6 +85,12 @@ def test_nothing_is_overwritten(here: Path) -> None:
     assert (here / ".gitignore").read_text() == "mine"
 
 
+def test_a_folder_that_is_none_is_a_sentence(here: Path) -> None:
+    (here / "taken").write_text("a file")
+    refused = invoke("init", "taken").exception
+    assert isinstance(refused, UsageError) and "name another folder" in str(refused)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -190,6 +190,15 @@ def test_a_table_without_the_column(home: Home, source: dict[str, str], told: st
     assert told.format(table="t.csv") in line
 
 
+def test_a_table_that_may_not_be_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "t.csv")
+
+    monkeypatch.setattr(premises, "look_at", refuse)  # root may read anything
+    (line,) = lines(home)
+    assert "source.text: [Errno 13] Permission denied: 't.csv'" in line
+
+
 def test_two_recipes_of_one_name(home: Home) -> None:
     (home.recipe.parent / "twin.yaml").write_text("\n" + home.recipe.read_text())
     name = home.recipe.read_text().splitlines().index("name: mood") + 1

@@ -260,6 +260,15 @@ async def test_keys_change(yard: Yard) -> None:
         assert (await gateway.status())["error"]["code"] == "invalid_api_key"
 
 
+async def test_an_audit_may_outlive_its_task(yard: Yard) -> None:
+    async with opened(yard) as gateway:
+        lanes = gateway.services.lanes
+        lanes.remove("mood")
+        lanes.remove("mood")
+        lanes.serve("mood", "1", None, "too late")
+        assert lanes.names() == [] and (await gateway.chat("task/mood"))[0] == 404
+
+
 async def test_tasks_come_and_go(yard: Yard) -> None:
     async with opened(yard) as gateway:
         assert (await gateway.chat("task/spam"))[0] == 404
@@ -397,6 +406,11 @@ async def test_a_champion_stays_where_the_task_is_the_same(
         await gateway.reload.look()
         again = gateway.services.auditor.docket("mood")
         assert again is not None and again.watch.monitor.rate == 0.5
+        gateway.services.lanes.demote("mood", "odd answers")
+        yard.write(audit={"rate": 0.6, "floor": 0.4})
+        await gateway.reload.look()
+        assert await mood() == ("1", False, "demoted")
+        gateway.services.lanes.reinstate("mood")
         yard.write(tiers={"large": yard.tier(yard.first, model="bigger")})
         await gateway.reload.look()
         assert (await mood())[1:] == (False, "identity_mismatch")
@@ -518,7 +532,7 @@ def test_process_follows_its_file_and_sighup(yard: Yard) -> None:
     listen = {"port": port, "drain_seconds": 2}
     yard.write(listen=listen)
     command = [sys.executable, "-m", "cascade", "serve", "--config", str(yard.path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def configuration() -> Any:
         request = urllib.request.Request(f"http://127.0.0.1:{port}/admin/status", headers=ADMIN)

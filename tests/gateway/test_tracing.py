@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
@@ -30,7 +32,7 @@ from cascade.config import GatewayConfig
 from cascade.errors import MissingExtra
 from cascade.gateway.lanes import Lanes
 from cascade.gateway.observe import Metrics
-from cascade.gateway.tracing import Tracing, open_tracing
+from cascade.gateway.tracing import TracedTier, Tracing, open_tracing
 from cascade.gateway.wiring import build_services
 from cascade.router import Router
 from cascade.tiers.endpoint import Endpoint
@@ -382,16 +384,39 @@ print(*sys.modules)
     assert ours.isdisjoint(off) and ours <= on
 
 
-def test_on_without_the_extra_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    monkeypatch.setitem(sys.modules, "cascade.gateway.tracing", None)
-    settings = GatewayConfig(
+def settings(folder: Path) -> GatewayConfig:
+    """One task, one tier that nobody serves, and tracing on."""
+    (folder / "recipes").mkdir()
+    recipe = {
+        "name": "spam",
+        "kind": "filter",
+        "prompt": "Is it spam?",
+        "source": {"table": "none.csv", "text": "text"},
+    }
+    (folder / "recipes" / "spam.yaml").write_text(json.dumps(recipe))
+    return GatewayConfig(
         version=1,
         tiers=config.Tiers(config.LanguageModel("m", replicas=("http://127.0.0.1:1/v1",))),
-        tasks=str(tmp_path),
-        store=f"sqlite:///{tmp_path}/cascade.db",
+        tasks=str(folder / "recipes"),
+        store=f"sqlite:///{folder}/cascade.db",
+        registry=str(folder / "registry"),
         tracing=config.Tracing(endpoint="http://127.0.0.1:4318"),
     )
+
+
+def test_every_tier_is_wired_with_its_span(models_dir: Path, tmp_path: Path) -> None:
+    wired = msgspec.structs.replace(settings(tmp_path), models=str(models_dir))
+    with ExitStack() as stack:
+        services = build_services(wired, stack)
+        lane = services.lanes.get("spam")
+        assert lane is not None and isinstance(lane.router.tiers["large"], TracedTier)
+        assert services.books.tracing is services.tracing is not None
+
+
+def test_on_without_the_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, models_dir: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "cascade.gateway.tracing", None)
+    wired = msgspec.structs.replace(settings(tmp_path), models=str(models_dir))
     with ExitStack() as stack, pytest.raises(MissingExtra, match=r"cascade-router\[otel\]"):
-        build_services(settings, stack)
+        build_services(wired, stack)
