@@ -69,10 +69,10 @@ class Gate:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:  # it was our turn in the same moment
+            if not turn.cancelled():  # it was our turn in the same moment
                 self.leave()
+            elif turn in self._waiting:  # unless ``leave`` has passed over it already
+                self._waiting.remove(turn)
             raise
 
     def leave(self) -> None:

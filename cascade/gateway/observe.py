@@ -70,6 +70,10 @@ class Metrics:
             "config_reloads", "Changed configurations: applied or refused", "result"
         )
         self.dropped = self._counter("dropped", "Records lost to a full queue", "what")
+        for what in ("decision", "audit"):  # Prometheus sees no increase in what was never 0
+            self.dropped.of(what)
+        for result in ("applied", "refused"):
+            self.config_reloads.of(result)
         self.latencies = Latencies()
         self._teacher_price: dict[str, Mean] = defaultdict(Mean)
 

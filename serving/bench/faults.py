@@ -123,9 +123,9 @@ async def ask_all(url: str, waiting: Iterator[Order]) -> dict[str, Counter[str]]
     return fates
 
 
-async def leave(url: str, engine: Engine, number: int, stream: bool) -> float:
-    """Seconds from a caller's leaving until the engine notices."""
-    order = Order(number, "hangs", typed=False, stream=stream)
+async def leave(url: str, engine: Engine, number: int) -> float:
+    """Seconds from a caller's leaving until the engine notices; in turn every kind of request."""
+    order = Order(number, "hangs", typed=bool(number & 2), stream=bool(number & 1))
     async with aiohttp.ClientSession() as session:
         asking = asyncio.create_task(
             session.post(f"{url}/v1/chat/completions", json=order.body)  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ async def _measure(
     seconds = time.monotonic() - started
     lost = len(asked) - await kept(folder, len(asked))
     leavers = range(len(asked), len(asked) + LEAVERS)
-    noticed = [await leave(gateway.url, engine, one, stream=bool(one % 2)) for one in leavers]
+    noticed = [await leave(gateway.url, engine, one) for one in leavers]
     await asyncio.sleep(SETTLE_SECONDS)
     after = gateway.sockets
     status = await gateway.stop()

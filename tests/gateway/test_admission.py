@@ -59,7 +59,8 @@ async def test_who_leaves_loses_no_place() -> None:
         for one in asking:
             if rng.random() < 0.5:
                 one.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends)
         assert gate.free == 2
 
 

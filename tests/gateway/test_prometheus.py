@@ -63,6 +63,14 @@ def test_every_metric_exists(certificate: Certificate) -> None:
     assert len(used) > 20 and used - known == set()
 
 
+def test_the_first_loss_of_all_is_an_increase() -> None:
+    """A series that begins at 1 has not increased: what must never happen has to be 0 before."""
+    page = Metrics().page().decode()
+    assert 'cascade_dropped_total{what="decision"} 0.0' in page
+    assert 'cascade_dropped_total{what="audit"} 0.0' in page
+    assert 'cascade_config_reloads_total{result="refused"} 0.0' in page
+
+
 def test_every_alert_says_what_to_do() -> None:
     names = [rule["alert"] for rule in rules()]
     assert len(set(names)) == len(names)

@@ -52,7 +52,9 @@ def test_a_missing_manifest_says_where_to_put_it(tmp_path: Path) -> None:
         read_manifest(tmp_path / "manifest.yaml")
 
 
-def test_the_environment_comes_before_the_working_folder_and_what_comes_along(tmp_path: Path) -> None:
+def test_the_environment_comes_before_the_working_folder_and_what_comes_along(
+    tmp_path: Path,
+) -> None:
     assert find_manifest({}, tmp_path).samefile(OURS)
     here = tmp_path / "models" / "manifest.yaml"
     here.parent.mkdir()
