@@ -51,9 +51,11 @@ bench: setup  ## embedding, fitting and an easy mix; needs a bbc-topic champion
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/fitting.py
 	$(BIN)/python training/experiments/mix.py training/recipes/bbc-topic.yaml
 
-bench-gateway: setup  ## what the gateway adds to a request, beside nginx and its own client's rival
+bench-gateway: setup  ## what the gateway adds to a request; faults; three times its capacity
 	$(BIN)/python serving/bench/overhead.py
 	$(BIN)/python serving/bench/client.py
+	$(BIN)/python serving/bench/faults.py
+	$(BIN)/python serving/bench/overload.py
 
 bench-certificates: setup  ## is a certificate ever false too often? under 2 hours
 	OMP_NUM_THREADS=1 $(BIN)/python training/experiments/validity.py --seeds 1000
