@@ -29,6 +29,7 @@ from .conftest import Build, House, lane_of, send, typed, until
 
 SERVING = Path(__file__).parents[2] / "serving"
 RULES = SERVING / "prometheus" / "cascade.rules.yml"
+OPERATIONS = SERVING.parent / "docs" / "operations.md"
 BOARD = json.loads((SERVING / "grafana" / "cascade.json").read_text())
 TESTS = sorted(RULES.parent.glob("*.test.yml"))
 
@@ -49,6 +50,11 @@ def board_queries() -> list[str]:
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_every_alert_is_in_the_operations_manual() -> None:
+    text = OPERATIONS.read_text()
+    assert [rule["alert"] for rule in rules() if f"| `{rule['alert']}` |" not in text] == []
 
 
 def test_every_metric_exists(certificate: Certificate) -> None:
