@@ -1,16 +1,13 @@
-"""The files of ``serving/`` for systemd, Docker, Kubernetes and vLLM: sound, and of one mind."""
+"""The files of ``serving/`` for systemd, Docker and Kubernetes: sound, and of one mind."""
 
 from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +18,12 @@ from cascade.config import GatewayConfig, load_config
 from cascade.errors import ConfigError
 from cascade.gateway.asgi import OPEN
 from cascade.recipes import load_recipes
+from tests.programs import program, run
 
 ROOT = Path(__file__).parents[1]
 SERVING = ROOT / "serving"
 KUBERNETES = SERVING / "kubernetes"
-VLLM = SERVING / "vllm"
 CONFIGS = {"compose": SERVING / "docker/config/gateway.yaml", "pod": KUBERNETES / "gateway.yaml"}
-SCRIPTS = sorted(VLLM.glob("*.sh"))
-LAUNCHERS = [path for path in SCRIPTS if path.read_text().startswith("#!")]
 
 GENERATOR, MOUNTS = "configMapGenerator", "volumeMounts"
 
@@ -38,19 +33,6 @@ PROBES = {"startup": "/health", "liveness": "/health", "readiness": "/ready"}
 REST_SECONDS = 10  # engines, audits and traces, after the last request
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 SECRET = re.compile(r"KEY|PASSWORD|TOKEN|SECRET")
-
-FAKE_ENGINE = """#!/usr/bin/env bash
-name=$(basename "$0")
-trap 'echo "$name stopped" >> "$SAID"; kill $!; exit 0' TERM
-sleep 30 &
-echo "$name ${CUDA_VISIBLE_DEVICES:--} ${VLLM_NIXL_SIDE_CHANNEL_PORT:--} $*" >> "$SAID"
-if [[ "$*" == *"--port ${BROKEN:-none}"* ]]; then
-    until (($(wc -l < "$SAID") == GPUS)); do sleep 0.05; done  # everybody else is there
-    kill $!
-    exit 3
-fi
-wait
-"""
 
 
 def compose() -> Any:
@@ -106,19 +88,6 @@ def service_of_systemd() -> configparser.SectionProxy:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(SERVING / "systemd/cascade.service")
     return parser["Service"]
-
-
-def program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 # configuration
@@ -358,104 +327,6 @@ def test_the_unit_writes_to_its_own_folder_only() -> None:
     assert int(service["LimitNOFILE"]) >= 65536
 
 
-# vLLM
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_are_sound(path: Path) -> None:
-    run("bash", "-n", path)
-
-
-def test_scripts_pass_shellcheck() -> None:
-    run(program("shellcheck"), "--external-sources", f"--source-path={VLLM}", *SCRIPTS)
-
-
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What engines and routers say of themselves, doubles of which are on the path."""
-    for name in ("vllm", "vllm-router"):
-        double = tmp_path / name
-        double.write_text(FAKE_ENGINE)
-        double.chmod(0o755)
-    path = tmp_path / "said"
-    path.touch()
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SAID", str(path))
-    monkeypatch.setenv("MODEL", "org/model")
-    yield path
-
-
-def started(name: str, said: Path, engines: int, **environment: str) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([VLLM / name], env={**os.environ, **environment})
-    for _ in range(200):
-        if len(said.read_text().splitlines()) >= engines:
-            return process
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-    process.kill()
-    raise AssertionError(said.read_text())
-
-
-def stopped(process: subprocess.Popen[bytes]) -> int:
-    process.send_signal(signal.SIGTERM)
-    return process.wait(10)
-
-
-def test_replicas_have_a_gpu_and_a_port_each(said: Path) -> None:
-    process = started("replicas.sh", said, 2, GPUS="2", KV_EVENTS_PORT="5557")
-    first, second = sorted(said.read_text().splitlines())
-    assert first.startswith("vllm 0 - serve org/model ") and "--port 8000 " in first
-    assert second.startswith("vllm 1 - serve org/model ") and "--port 8001 " in second
-    assert json.loads(_flag(second, "--kv-events-config"))["endpoint"] == "tcp://*:5559"
-    assert stopped(process) == 0
-    assert said.read_text().count("vllm stopped") == 2
-
-
-def _flag(line: str, name: str) -> str:
-    """The JSON after a flag."""
-    text = line.partition(f"{name} ")[2]
-    return text[: text.index("}") + 1]
-
-
-def test_when_a_replica_ends_all_end_and_the_failure_is_told(said: Path) -> None:
-    process = started("replicas.sh", said, 3, GPUS="3", BROKEN="8001")
-    assert process.wait(10) == 3
-    assert said.read_text().count("vllm stopped") == 2
-
-
-def test_without_a_port_for_events_none_are_sent(said: Path) -> None:
-    process = started("one-gpu.sh", said, 1)
-    assert "kv-events" not in said.read_text() and "--host 127.0.0.1 " in said.read_text()
-    assert stopped(process) == 0
-
-
-def test_tensor_parallel_is_one_engine_on_all_gpus(said: Path) -> None:
-    process = started("tensor-parallel.sh", said, 1, GPUS="4")
-    assert said.read_text().startswith("vllm - - ")
-    assert "--tensor-parallel-size 4" in said.read_text()
-    assert stopped(process) == 0
-
-
-def test_pools_have_gpus_and_side_channels_of_their_own(said: Path) -> None:
-    pools = {"PREFILL_GPUS": "0 1", "DECODE_GPUS": "3"}
-    process = started("prefill-decode.sh", said, 4, **pools)
-    lines = said.read_text().splitlines()
-    router = next(line for line in lines if line.startswith("vllm-router"))
-    assert "--prefill http://127.0.0.1:8100 --prefill http://127.0.0.1:8101 " in router
-    assert "--decode http://127.0.0.1:8102 " in router and router.endswith("--port 8000")
-    engines = sorted(line.split()[1:3] for line in lines if line != router)
-    assert engines == [["0", "5600"], ["1", "5601"], ["3", "5602"]]
-    assert stopped(process) == 0
-
-
-@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
-def test_a_launcher_says_what_is_missing(path: Path) -> None:
-    done = subprocess.run([path], capture_output=True, text=True, timeout=10, env={"PATH": "/bin"})
-    assert done.returncode == 1 and "set MODEL" in done.stderr
-
-
 # honesty
 
 
@@ -463,7 +334,7 @@ def test_what_was_not_run_says_so() -> None:
     files = [
         *(SERVING / name for name in ("Dockerfile", "compose.yaml", "systemd/cascade.service")),
         *(KUBERNETES / name for name in ("README.md", "kustomization.yaml")),
-        *LAUNCHERS,
+        *(path for path in (SERVING / "vllm").glob("*.sh") if path.stat().st_mode & 0o100),
     ]
     for path in files:
         words = re.sub(r"\s+#?\s*", " ", path.read_text().lower())

@@ -100,6 +100,7 @@ class Lanes:
         self._switchboard = switchboard or Forgetful()
         self._installed = dict(lanes)
         self._demotions = {task: dict(one) for task, one in self._switchboard.read().items()}
+        self._unwritten: set[str] = set()  # demotions that only this process knows
         self._lock = threading.Lock()
         self._serving = self._effective()
 
@@ -167,12 +168,23 @@ class Lanes:
         """Undo ``switch_off``; single demotions stay."""
         self.reinstate(EVERY_TASK)
 
+    def heed(self) -> None:
+        """Take over what other gateways of the same switchboard have said. Blocks."""
+        with self._lock:
+            own = {task: self._demotions[task] for task in self._unwritten & set(self._demotions)}
+            said = {task: dict(one) for task, one in self._switchboard.read().items()} | own
+            if said != self._demotions:
+                self._demotions = said
+                self._serving = self._effective()
+
     def _speak(self, task: str, demotion: dict[str, str]) -> None:
         with self._lock:
             # effective before durable: a full disk must not keep a harmful champion in
             self._demotions[task] = demotion
             self._serving = self._effective()
+            self._unwritten.add(task)
             self._switchboard.write(task, demotion)
+            self._unwritten.discard(task)
 
     def _lift(self, task: str) -> None:
         if self._demotions.pop(task, None) is not None:

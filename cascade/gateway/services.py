@@ -18,6 +18,7 @@ from cascade.gateway.lanes import Lanes
 from cascade.gateway.observe import Metrics
 from cascade.gateway.passthrough import NamedModel
 from cascade.gateway.spending import Spending
+from cascade.gateway.switches import heed_for_ever
 from cascade.gateway.tenants import Tenants
 from cascade.registry import Registry
 from cascade.store import AuditStore, DecisionStore
@@ -116,6 +117,7 @@ class Running:
         services = self._services
         for job in (services.outbox.run, services.auditor.run, services.tenants.spending.run):
             self._begin(job())
+        self._begin(heed_for_ever(services.lanes))
         if services.follower is not None:
             await asyncio.to_thread(services.follower.start)
         if services.reload is not None:

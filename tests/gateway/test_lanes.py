@@ -113,3 +113,41 @@ def test_another_rung_serves_until_another_version_comes(certificate: Certificat
     assert reason(lanes) == "demoted"
     lanes.install(lane_of(certificate, Metrics(), version="2"))
     assert reason(lanes) == ""
+
+
+def test_a_demotion_is_heard_by_every_gateway_of_the_store(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    with open_store(f"sqlite:///{tmp_path}/cascade.db") as store:
+        one, other = (
+            Lanes({"mood": lane_of(certificate, Metrics())}, StoredSwitches(store.flags))
+            for _ in range(2)
+        )
+        one.demote("mood", "it harms")
+        other.heed()
+        assert reason(other) == "demoted"
+        other.switch_off("holiday")
+        other.reinstate("mood")
+        one.heed()
+        assert one.off
+        other.switch_on()
+        one.heed()
+        assert reason(one) == "" and not one.off
+
+
+class FullDisk:
+    """A switchboard that can be read, and not written."""
+
+    def read(self) -> Mapping[str, Mapping[str, str]]:
+        return {}
+
+    def write(self, task: str, demotion: Mapping[str, str] | None) -> None:
+        raise OSError("no space left")
+
+
+def test_a_demotion_that_could_not_be_written_is_not_forgotten(certificate: Certificate) -> None:
+    lanes = Lanes({"mood": lane_of(certificate, Metrics())}, FullDisk())
+    with pytest.raises(OSError, match="no space"):
+        lanes.demote("mood", "it harms")
+    lanes.heed()
+    assert reason(lanes) == "demoted"
