@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -71,7 +72,8 @@ async def test_models_are_named_without_paths(endpoint: Endpoint, small_llm: Pat
 
 
 async def test_streams(endpoint: Endpoint) -> None:
-    received = b"".join([chunk async for chunk in endpoint.stream(WORD)])
+    body = json.dumps({**WORD, "model": "qwen", "stream": True}).encode()
+    received = b"".join([chunk async for chunk in endpoint.stream(body)])
     assert received.startswith(b"data: ") and received.rstrip().endswith(b"data: [DONE]")
 
 
