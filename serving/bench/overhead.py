@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -34,7 +34,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from serving.bench.closed_loop import load
-from serving.bench.processes import TICKS, free_port, serving
+from serving.bench.processes import cpu_seconds, free_port, rss_mib, serving
 from serving.bench.quick_engine import EVENTS, QuickEngine
 
 CHAT = "/v1/chat/completions"
@@ -80,36 +80,9 @@ class Gateway:
         return json.dumps(asked | ({"stream": True} if stream else {})).encode()
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    children = defaultdict(list)
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            children[int(_fields(file)[1])].append(int(file.parent.name))
-    found = [pid]
-    for one in found:  # grows while it is read
-        found += children[one]
-    return found
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """User and system time of a process tree so far; 0 for nobody."""
-    if pid is None:
-        return 0.0
-    stats = [_fields(Path(f"/proc/{one}/stat")) for one in tree(pid)]
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
-
-
-def rss_mib(pid: int | None) -> float:
-    """Resident memory of a process tree; 0 for nobody."""
-    if pid is None:
-        return 0.0
-    pages = sum(int(_fields(Path(f"/proc/{one}/stat"))[21]) for one in tree(pid))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _fields(stat: Path) -> list[str]:
-    return stat.read_text().rpartition(")")[2].split()
+def cpu(gateway: Gateway) -> float:
+    """Seconds so far; 0 for the engine, which runs in this process."""
+    return cpu_seconds(gateway.pid) if gateway.pid else 0.0
 
 
 async def measure(gateway: Gateway, seconds: float) -> dict[str, float]:
@@ -117,24 +90,24 @@ async def measure(gateway: Gateway, seconds: float) -> dict[str, float]:
 
     async def asked(stream: bool, callers: int) -> tuple[float, float]:
         """CPU microseconds an answer, and the median delay in microseconds."""
-        before = cpu_seconds(gateway.pid)
+        before = cpu(gateway)
         body = gateway.body(stream=stream)
         key = {"authorization": f"Bearer {gateway.key}"}
         seen = await load(gateway.url, repeat(body), key, callers=callers, seconds=seconds)
         if seen.wrong or not seen.seconds:
             raise RuntimeError(f"{gateway.name}: {seen.wrong} wrong answers, such as {seen.said!r}")
-        return 1e6 * (cpu_seconds(gateway.pid) - before) / len(seen.seconds), seen.quantile_us(0.5)
+        return 1e6 * (cpu(gateway) - before) / len(seen.seconds), seen.quantile_us(0.5)
 
     _, alone = await asked(False, 1)
-    cpu, _ = await asked(False, WHOLE_CALLERS)
+    whole_cpu, _ = await asked(False, WHOLE_CALLERS)
     stream_cpu, _ = await asked(True, STREAM_CALLERS)
     _, stream_alone = await asked(True, 1)
     return {
-        "cpu_us": cpu,
+        "cpu_us": whole_cpu,
         "p50_us": alone,
         "sse_cpu_us": stream_cpu / EVENTS,
         "stream_p50_us": stream_alone,
-        "rss_mib": rss_mib(gateway.pid),
+        "rss_mib": rss_mib(gateway.pid) if gateway.pid else 0.0,
     }
 
 
@@ -173,7 +146,7 @@ async def ours(folder: Path, engine: int) -> AsyncIterator[Gateway]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, engine: int):  # type: ignore[no-untyped-def]
+def nginx(folder: Path, engine: int) -> Iterator[Gateway | None]:
     """nginx in front of the engine; None where it is not installed."""
     program = shutil.which("nginx")
     if program is None:
@@ -182,7 +155,9 @@ def nginx(folder: Path, engine: int):  # type: ignore[no-untyped-def]
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, port=port, engine=engine))
-    process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=-3)
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL
+    )
     try:
         yield Gateway("nginx", f"http://127.0.0.1:{port}{CHAT}", process.pid)
     finally:

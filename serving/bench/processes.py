@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,20 +42,46 @@ class GatewayProcess:
 
     @property
     def rss_mib(self) -> float:
-        """Resident memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Resident memory, of its engines too."""
+        return rss_mib(self.process.pid)
 
     @property
     def cpu_seconds(self) -> float:
-        """User and system time since its start."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """User and system time since its start, of its engines too."""
+        return cpu_seconds(self.process.pid)
 
     async def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait; the exit status."""
         self.process.send_signal(by)
         return await asyncio.to_thread(self.process.wait, STOP_SECONDS)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    children = defaultdict(list)
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            children[int(_fields(file)[1])].append(int(file.parent.name))
+    found = [pid]
+    for one in found:  # grows while it is read
+        found += children[one]
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process tree so far."""
+    stats = [_fields(Path(f"/proc/{one}/stat")) for one in tree(pid)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process tree."""
+    pages = sum(int(_fields(Path(f"/proc/{one}/stat"))[21]) for one in tree(pid))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _fields(stat: Path) -> list[str]:
+    return stat.read_text().rpartition(")")[2].split()
 
 
 def _target(link: Path) -> str:
