@@ -15,6 +15,8 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from serving.bench.listener import listening
+
 ASKED = re.compile(rb"request (\d+) (\w+)")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 TYPED = b"Is the number even?"
@@ -216,37 +218,21 @@ class Engine:
         self.port = 0
         self.left_at: dict[int, float] = {}
         self._seen: set[int] = set()
-        self._playing: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Engine]:
         """On a free port of loopback."""
-        server = await asyncio.start_server(self._meet, "127.0.0.1", 0, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._meet) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._playing:
-                task.cancel()
-            await asyncio.gather(*self._playing, return_exceptions=True)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._playing.add(task)
         wire = Wire(reader, writer)
-        try:
+        with contextlib.suppress(
+            Closed, ConnectionError, asyncio.IncompleteReadError, TimeoutError
+        ):
             while True:
                 await wire.request()
                 await self._play(wire)
-        except (Closed, ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            pass
-        except asyncio.CancelledError:  # the engine is taken down: asyncio would complain
-            pass
-        finally:
-            self._playing.discard(task)
-            writer.close()
 
     async def _play(self, wire: Wire) -> None:
         found = ASKED.search(wire.body)

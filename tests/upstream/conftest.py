@@ -20,6 +20,7 @@ import pytest
 import uvloop
 
 from cascade.upstream import AiohttpTransport, PlainTransport, Transport
+from serving.bench.listener import listening
 
 FIELDS = {"content-type": "application/json"}
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -95,25 +96,14 @@ class Peer:
         self.wires: list[Wire] = []
         self.port = 0
         self._scripts = scripts
-        self._playing: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Peer]:
         """On a free port of loopback."""
-        server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._meet) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._playing:
-                task.cancel()
-            await asyncio.gather(*self._playing, return_exceptions=True)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._playing.add(task)
         wire = Wire(reader, writer)
         self.wires.append(wire)
         script = self._scripts[min(len(self.wires), len(self._scripts)) - 1]
@@ -121,11 +111,6 @@ class Peer:
             await script(wire)
         except (ConnectionError, asyncio.IncompleteReadError):
             wire.left.set()
-        except asyncio.CancelledError:  # the test is over
-            return
-        finally:
-            self._playing.discard(task)
-            writer.close()
 
 
 def answering(*pieces: bytes, pause: float = 0.0) -> Script:
